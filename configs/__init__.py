@@ -1,0 +1,1 @@
+"""RLlib training configs, one file a run: each has `make_config() -> AlgorithmConfig`."""

@@ -1,0 +1,1 @@
+"""Environments and adapters, each told to the model by an `EntitySchema`."""

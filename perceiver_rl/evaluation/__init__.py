@@ -1,0 +1,1 @@
+"""Rollouts, intervals and TensorBoard: how good is a policy?"""

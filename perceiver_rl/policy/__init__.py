@@ -1,0 +1,1 @@
+"""Policies in torch: they know entities and actions, and nothing of Ray."""

@@ -1,0 +1,1 @@
+"""The RLlib side: the only folder that imports Ray."""

@@ -1,0 +1,30 @@
+"""RLlib callbacks: what an episode's end tells, as training metrics."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from ray.rllib.callbacks.callbacks import RLlibCallback
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+OUTCOME_KEY = "outcome"
+
+
+class EpisodeOutcomes(RLlibCallback):
+    """Mean of every number in an episode's last info, e.g. `won` (its mean is the win rate), over recent episodes.
+
+    The means appear under `env_runners/outcome/<key>`, over the last `metrics_num_episodes_for_smoothing` episodes.
+    """
+
+    def on_episode_end(
+        self, *, episode: SingleAgentEpisode, env_runner: Any, metrics_logger: MetricsLogger, **kwargs: Any
+    ) -> None:
+        """Log the numbers of the episode's last info."""
+        config = env_runner.config
+        window = max(1, math.ceil(config.metrics_num_episodes_for_smoothing / max(1, config.num_env_runners)))
+        for key, value in episode.get_infos(-1).items():
+            if isinstance(value, (bool, int, float, np.bool_, np.number)):
+                metrics_logger.log_value((OUTCOME_KEY, key), float(value), window=window)

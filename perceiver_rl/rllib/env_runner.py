@@ -1,0 +1,180 @@
+"""An RLlib env runner that samples whole vector steps as arrays.
+
+RLlib's `SingleAgentEnvRunner` takes every vector step apart into Python objects, some for each environment, and builds
+episodes from them item by item. Beside a small network that costs more than network and simulator together. Here a vector
+step stays the arrays that it is, and episodes are cut out of the stacked arrays once, at the end of `sample()`. All else is
+RLlib's: weights, metrics, callbacks at an episode's end, fault tolerance, evaluation.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.env_runner import ENV_STEP_FAILURE
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+
+from perceiver_rl.rllib.rollout import Arrays, Chunk, Rollout
+
+SAMPLING_KEY = "sampling_s"
+"""Metrics group: seconds spent in forward passes and in environment steps."""
+
+TORCH_THREADS = 1
+"""A batch of a few dozen observations is too small to split; more threads would only fight the simulator for cores."""
+
+
+class VectorEnvRunner(SingleAgentEnvRunner):
+    """Samples from one native `gymnasium.vector.VectorEnv` in bulk.
+
+    Use with `gym_env_vectorize_mode="vector_entry_point"` and an environment whose autoreset mode is NEXT_STEP. What it
+    does not run: env-to-module and module-to-env connectors (the module reads the environment's arrays as they are), and
+    the callbacks `on_episode_created`, `on_episode_start` and `on_episode_step`, for which episodes would have to exist
+    step by step. `on_episode_end` gets the episode's last chunk, with the environment's last info.
+    """
+
+    def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
+        if config._env_to_module_connector is not None or config._module_to_env_connector is not None:
+            raise ValueError(
+                "config: got env-to-module or module-to-env connectors, which VectorEnvRunner does not run; "
+                "remove them, or use RLlib's own runner with config.env_runners(env_runner_cls=SingleAgentEnvRunner)"
+            )
+        super().__init__(config=config, **kwargs)
+        if self.worker_index:  # an actor of its own, not the driver's process, whose threads belong to the learner
+            torch.set_num_threads(TORCH_THREADS)
+        if self.config.seed is not None:
+            torch.manual_seed(self.config.seed + self.worker_index)
+
+    def make_env(self) -> None:
+        """Create the environment and check that it resets in the step after an episode's end."""
+        super().make_env()
+        self.env = self.env.env  # below RLlib's wrapper, which turns infos into one dictionary for each environment
+        mode = self.env.metadata.get("autoreset_mode")
+        if mode != gymnasium.vector.AutoresetMode.NEXT_STEP:
+            raise ValueError(
+                f"environment {self.config.env!r}: got metadata['autoreset_mode'] = {mode}, expected "
+                "AutoresetMode.NEXT_STEP, in which the observation after an episode's last step is its terminal one"
+            )
+
+    def _sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[SingleAgentEpisode]:
+        """Sample until there are that many real steps, or that many ended episodes, and give back episode chunks."""
+        if force_reset or num_episodes is not None or self._needs_initial_reset:
+            self._reset()
+        rollout = Rollout(self._observation, self._resetting)
+        forward_s = env_s = 0.0
+        while rollout.num_steps < num_timesteps if num_timesteps is not None else rollout.num_ended < num_episodes:
+            began = time.perf_counter()
+            actions, extra = self._random_act() if random_actions else self._act(explore)
+            acted = time.perf_counter()
+            results = self._try_env_step(actions)
+            if results == ENV_STEP_FAILURE:
+                # RLlib made the environment anew. What it had sampled of running episodes has no end: drop it all.
+                self._reset()
+                rollout = Rollout(self._observation, self._resetting)
+                continue
+            self._observation, rewards, terminated, truncated, infos = results
+            forward_s += acted - began
+            env_s += time.perf_counter() - acted
+            rollout.add(self._observation, actions, rewards, terminated, truncated, infos, extra)
+        self._resetting = rollout.resetting
+        self._needs_initial_reset = num_episodes is not None
+        episodes = [self._finish(chunk) for chunk in rollout.chunks()]
+        self.metrics.log_value((SAMPLING_KEY, "forward"), forward_s, reduce="sum")
+        self.metrics.log_value((SAMPLING_KEY, "env"), env_s, reduce="sum")
+        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=rollout.num_steps)
+        self._increase_sampled_metrics(rollout.num_steps, rollout.num_ended)
+        return [episode for episode in episodes if episode.is_done] if num_episodes is not None else episodes
+
+    def _reset(self) -> None:
+        """Reset the environments and begin an episode in each."""
+        observation, _ = self._try_env_reset(seed=self._seed if self._needs_initial_reset else None, options=None)
+        self._observation: Arrays = observation
+        self._resetting: NDArray[np.bool_] = np.zeros(self.num_envs, bool)
+        self._running = [_RunningEpisode() for _ in range(self.num_envs)]
+
+    def _act(self, explore: bool) -> tuple[NDArray[np.int64], Arrays]:
+        """One forward pass: actions, and what the learner wants to know of them."""
+        observation = {key: torch.from_numpy(array).to(self._device) for key, array in self._observation.items()}
+        batch = {Columns.OBS: observation}
+        if explore:
+            output = self.module.forward_exploration(batch, t=self.num_env_steps_sampled_lifetime)
+            distribution = self.module.get_exploration_action_dist_cls().from_logits(
+                output[Columns.ACTION_DIST_INPUTS]
+            )
+        else:
+            output = self.module.forward_inference(batch)
+            distribution = self.module.get_inference_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
+            distribution = distribution.to_deterministic()
+        actions = distribution.sample()
+        extra = {
+            Columns.ACTION_DIST_INPUTS: output[Columns.ACTION_DIST_INPUTS].cpu().numpy(),
+            Columns.ACTION_LOGP: distribution.logp(actions).cpu().numpy(),
+        }
+        return actions.cpu().numpy(), extra
+
+    def _random_act(self) -> tuple[NDArray[np.int64], Arrays]:
+        return self.env.action_space.sample(), {}
+
+    def _finish(self, chunk: Chunk) -> SingleAgentEpisode:
+        """Make RLlib's episode object of a chunk; at an episode's end, log it and tell the callbacks."""
+        running = self._running[chunk.env_index]
+        # Finalised buffers: RLlib then reads them as arrays, here and in the learner's connectors.
+        episode = SingleAgentEpisode(
+            id_=running.id,
+            observations=InfiniteLookbackBuffer(chunk.observations),
+            actions=InfiniteLookbackBuffer(chunk.actions),
+            rewards=InfiniteLookbackBuffer(chunk.rewards),
+            infos=[*({} for _ in range(chunk.length)), chunk.info],
+            extra_model_outputs={key: InfiniteLookbackBuffer(array) for key, array in chunk.extra.items()},
+            terminated=chunk.terminated,
+            truncated=chunk.truncated,
+            t_started=running.length,
+            len_lookback_buffer=0,
+        )
+        running.length += chunk.length
+        running.total_reward += float(chunk.rewards.sum())
+        if episode.is_done:
+            self._log_episode_metrics(running.length, running.total_reward, time.perf_counter() - running.began)
+            make_callback(
+                "on_episode_end",
+                callbacks_objects=self._callbacks,
+                callbacks_functions=self.config.callbacks_on_episode_end,
+                kwargs={
+                    "episode": episode,
+                    "prev_episode_chunks": [],
+                    "env_runner": self,
+                    "metrics_logger": self.metrics,
+                    "env": self.env.unwrapped,
+                    "rl_module": self.module,
+                    "env_index": chunk.env_index,
+                },
+            )
+            self._running[chunk.env_index] = _RunningEpisode()
+        return episode
+
+
+class _RunningEpisode:
+    """What is known of an episode across the chunks that were already given away."""
+
+    def __init__(self) -> None:
+        self.id = uuid.uuid4().hex
+        self.length = 0
+        self.total_reward = 0.0
+        self.began = time.perf_counter()

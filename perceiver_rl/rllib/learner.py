@@ -1,0 +1,143 @@
+"""PPO for squads: the probability ratio is clipped for each actor, not for the product of all."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo.ppo import (
+    LEARNER_RESULTS_KL_KEY,
+    LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY,
+    LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY,
+)
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.torch_utils import explained_variance
+from torch import Tensor
+
+Ratio = Literal["per_actor", "joint"]
+RATIO_KEY = "ratio"
+CLIP_FRACTION_KEY = "clip_fraction"
+
+
+class SquadPPOLearner(PPOTorchLearner):
+    """RLlib's PPO learner with the clipped ratio of each actor.
+
+    The joint ratio of a squad is a product of one ratio for each actor, so its variance grows with the squad and one unit
+    that changed its mind clips the gradient of all others. Here each actor has its own clipped ratio under the shared
+    advantage, and a sample's loss is the mean over its present actors: independent PPO with one value, as in IPPO and
+    MAPPO. `learner_config_dict={"ratio": "joint"}` gives RLlib's usual ratio of the joint action, for comparison.
+
+    Entropy and KL are per actor in both cases (means over present actors, in nats), so that coefficients and logged figures
+    keep their meaning when the size of the squad changes.
+
+    Source: Schulman et al. 2017 (PPO), de Witt et al. 2020 (IPPO), Yu et al. 2022 (MAPPO).
+    """
+
+    def build(self) -> None:
+        """Build as RLlib does, and let the train batch be compacted and shuffled last."""
+        super().build()
+        self.ratio: Ratio = self.config.learner_config_dict.get(RATIO_KEY, "per_actor")
+        if self.ratio not in get_args(Ratio):
+            raise ValueError(
+                f"learner_config_dict[{RATIO_KEY!r}]: got {self.ratio!r}, expected one of {', '.join(get_args(Ratio))}"
+            )
+        if self._learner_connector is not None:
+            self._learner_connector.append(KeepLossSteps(seed=self.config.seed))
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        """The PPO loss of one module's minibatch: clipped policy loss, value loss, entropy bonus, KL penalty."""
+        module = self.module[module_id].unwrapped()
+        current = module.get_train_action_dist_cls().from_logits(fwd_out[Columns.ACTION_DIST_INPUTS]).per_actor
+        previous = (
+            module.get_exploration_action_dist_cls().from_logits(batch[Columns.ACTION_DIST_INPUTS]).per_actor
+        )
+        actions, advantages = batch[Columns.ACTIONS], batch[Postprocessing.ADVANTAGES]
+        log_ratio = current.log_prob_per_actor(actions) - previous.log_prob_per_actor(actions)
+        present = current.present.float()
+
+        def mean_over_actors(values: Float[Tensor, "batch actors"]) -> Float[Tensor, " batch"]:
+            return (values * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
+
+        if self.ratio == "per_actor":
+            ratio = log_ratio.exp()
+            surrogate = mean_over_actors(_clipped_surrogate(ratio, advantages.unsqueeze(1), config.clip_param))
+        else:
+            ratio = log_ratio.sum(dim=1).exp()
+            surrogate = _clipped_surrogate(ratio, advantages, config.clip_param)
+        entropy = mean_over_actors(current.entropy_per_actor()).mean()
+
+        values = module.compute_values(batch, embeddings=fwd_out[Columns.EMBEDDINGS])
+        squared_error = (values - batch[Postprocessing.VALUE_TARGETS]).square()
+        value_loss = squared_error.clamp(max=config.vf_clip_param).mean()
+
+        entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        loss = -surrogate.mean() + config.vf_loss_coeff * value_loss - entropy_coeff * entropy
+        kl = mean_over_actors(previous.kl_per_actor(current)).mean()
+        if config.use_kl_loss:
+            loss = loss + self.curr_kl_coeffs_per_module[module_id] * kl
+
+        with torch.no_grad():
+            clipped = ((ratio - 1).abs() > config.clip_param).float()
+            clip_fraction = mean_over_actors(clipped).mean() if ratio.ndim == 2 else clipped.mean()
+        # Means over all minibatches of the update (RLlib's own learner logs the last minibatch only).
+        self.metrics.log_dict(
+            {
+                POLICY_LOSS_KEY: -surrogate.mean().detach(),
+                VF_LOSS_KEY: value_loss.detach(),
+                LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY: squared_error.mean().detach(),
+                LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: explained_variance(
+                    batch[Postprocessing.VALUE_TARGETS], values.detach()
+                ),
+                ENTROPY_KEY: entropy.detach(),
+                LEARNER_RESULTS_KL_KEY: kl.detach(),
+                CLIP_FRACTION_KEY: clip_fraction,
+            },
+            key=module_id,
+            reduce="mean",
+        )
+        return loss
+
+
+class KeepLossSteps(ConnectorV2):
+    """Last piece of the learner's pipeline: drop the steps that no loss counts, and shuffle the rest.
+
+    To bootstrap values, RLlib adds one artificial step to each episode chunk, masked in the loss. Once value targets are
+    there nobody needs these steps, but every epoch would pass them through the network. And RLlib walks through the first
+    epoch in the order of the episodes, so that minibatches of it are correlated: one permutation here mends that too.
+
+    Args:
+        seed: Seed of the permutation; None for a fresh one.
+    """
+
+    def __init__(
+        self, input_observation_space: Any = None, input_action_space: Any = None, *, seed: int | None = None
+    ) -> None:
+        super().__init__(input_observation_space, input_action_space)
+        self._generator = torch.Generator()
+        if seed is not None:
+            self._generator.manual_seed(seed)
+
+    def __call__(self, *, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Filter and permute every column of every module's batch."""
+        for columns in batch.values():
+            kept = columns.pop(Columns.LOSS_MASK).nonzero().squeeze(1)
+            order = kept[torch.randperm(len(kept), generator=self._generator).to(kept.device)]
+            for name, column in columns.items():
+                if isinstance(column, dict):
+                    columns[name] = {key: array[order] for key, array in column.items()}
+                elif isinstance(column, Tensor):
+                    columns[name] = column[order]
+        return batch
+
+
+def _clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """PPO's pessimistic objective, elementwise."""
+    return torch.minimum(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip))

@@ -1,0 +1,84 @@
+"""The policy as an RLlib `RLModule` (new API stack)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from torch import Tensor
+
+from perceiver_rl.configuration import from_mapping, to_mapping
+from perceiver_rl.entities import schema_of
+from perceiver_rl.policy.entity_policy import EntityPolicy, EntityPolicyConfig
+from perceiver_rl.rllib.distribution import squad_distribution_class, to_dist_inputs
+
+MODEL_CONFIG_KEY = "perceiver_rl"
+"""Our settings' key in RLlib's `model_config`, which RLlib fills with keys of its own."""
+
+VALUE_CHUNK = 2048
+"""Samples a call when values of a whole train batch are wanted without gradient: large enough to keep cores busy, small
+enough to stay in their cache."""
+
+
+class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
+    """One agent that commands a squad: an `EntityPolicy` for any environment whose observation space carries a schema.
+
+    `model_config["perceiver_rl"]` holds the fields of `EntityPolicyConfig`, nested; an unknown key is an error. The schema
+    comes with the observation space, see `EntitySchema.observation_space`.
+    """
+
+    def setup(self) -> None:
+        """Build the policy from `observation_space` and `model_config`."""
+        schema = schema_of(self.observation_space)
+        settings = (self.model_config or {}).get(MODEL_CONFIG_KEY, {})
+        config = from_mapping(EntityPolicyConfig, settings, f"model_config[{MODEL_CONFIG_KEY!r}]")
+        self.policy = EntityPolicy(schema, config)
+        self.action_dist_cls = squad_distribution_class(schema.num_options)
+
+    def _forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(self.policy(batch[Columns.OBS]))}
+
+    def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        output = self.policy(batch[Columns.OBS])
+        return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(output), Columns.EMBEDDINGS: output.value_readout}
+
+    def compute_values(self, batch: Mapping[str, Any], embeddings: Tensor | None = None) -> Float[Tensor, " batch"]:
+        """Values of a batch.
+
+        Args:
+            batch: RLlib's batch; `batch["obs"]` holds the observation.
+            embeddings: What `forward_train` returned for the same batch. With it, the value is one small head away and
+                carries gradients. Without it, as when RLlib computes value targets, the whole batch is read in chunks and
+                without gradients, which nobody would use there.
+        """
+        if embeddings is not None:
+            return self.policy.value_from_readout(embeddings)
+        observation = batch[Columns.OBS]
+        size = len(next(iter(observation.values())))
+        with torch.no_grad():
+            chunks = [
+                self.policy.value({key: array[start : start + VALUE_CHUNK] for key, array in observation.items()})
+                for start in range(0, size, VALUE_CHUNK)
+            ]
+        return torch.cat(chunks)
+
+
+def module_spec(model: EntityPolicyConfig | Mapping[str, Any] | None = None) -> RLModuleSpec:
+    """The spec that puts the model into an RLlib config: `config.rl_module(rl_module_spec=module_spec({...}))`.
+
+    Args:
+        model: An `EntityPolicyConfig`, or a nested mapping of its fields, e.g.
+            `{"encoder": "perceiver", "perceiver": {"num_latents": 16}}`; None for the defaults.
+
+    Raises:
+        ValueError: If a key is unknown or a value has the wrong type; the message lists what is known.
+    """
+    if not isinstance(model, EntityPolicyConfig):
+        model = from_mapping(EntityPolicyConfig, model or {}, "model")
+    return RLModuleSpec(module_class=PerceiverRLModule, model_config={MODEL_CONFIG_KEY: to_mapping(model)})
