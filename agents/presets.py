@@ -1,7 +1,7 @@
-"""The StarCraft-style agent in sizes, each with a Perceiver IO or with the entity transformer that it replaces.
+"""The StarCraft-style agent in sizes, each with a Perceiver IO or the entity transformer that it replaces.
 
-Names are `<size>` or `<size>-transformer`, e.g. `small` and `small-transformer`. Both forms of a size share token width,
-depth and pointer, so that one word in a config compares encoders and nothing else.
+Names are `<size>` or `<size>-transformer`, e.g. `small` and `small-transformer`. Both forms of a size share
+token width, depth and pointer, so that one word in a config compares encoders and nothing else.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ SIZES: dict[str, EntityPolicyConfig] = {
             num_layers=1, model_dim=64, num_heads=4, head_dim=16, widening_factor=1
         ),
     ),
-    # The sizes of the StarCraft II experiment of Perceiver IO (Jaegle et al. 2022, appendix B): three latent layers, 32
-    # latents; the paper does not state their width, 512 with widening 4 gives its 0.93 billion FLOPs. The transformer is
-    # AlphaStar's: three layers of two heads of 128, width 256, MLP 1024.
+    # The sizes of the StarCraft II experiment of Perceiver IO (Jaegle et al. 2022, appendix B): three latent
+    # layers, 32 latents; the paper does not state their width, 512 with widening 4 gives its 0.93 billion
+    # FLOPs. The transformer is AlphaStar's: three layers of two heads of 128, width 256, MLP 1024.
     "alphastar": EntityPolicyConfig(
         token_dim=128,
         pointer_dim=32,

@@ -62,7 +62,7 @@ class AttackNearestAgent:
 
         Args:
             observation: Batched arrays `[num_envs, …]`.
-            started: True where an episode has just begun, `[num_envs]`: what was remembered there is forgotten.
+            started: True where an episode has just begun, `[num_envs]`; what was remembered is forgotten.
             greedy: Not used.
 
         Returns:
@@ -105,7 +105,7 @@ class AttackNearestAgent:
 def _positions(
     observation: Observation, entity_type: EntityType, columns: list[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Positions `[envs, entities, 2]`, zeros for the absent, whose slots may hold anything; and who is present."""
+    """Positions `[envs, entities, 2]`, zeros for the absent (their slots may hold anything), and the mask."""
     mask: NDArray[np.bool_] = observation[mask_key(entity_type.name)]
     positions = observation[features_key(entity_type.name)][..., columns]
     return np.where(mask[..., None], positions, 0.0).astype(np.float64), mask

@@ -3,11 +3,7 @@
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from agents.presets import preset
-from perceiver_rl.rllib.callbacks import EpisodeOutcomes
-from perceiver_rl.rllib.env_runner import VectorEnvRunner
-from perceiver_rl.rllib.learner import SquadPPOLearner
-from perceiver_rl.rllib.module import module_spec
-from perceiver_rl.rllib.registration import register_env
+from perceiver_rl.rllib import EpisodeOutcomes, SquadPPOLearner, VectorEnvRunner, module_spec, register_env
 
 
 def make_config(total_env_steps: int = 700_000, model: str = "small") -> PPOConfig:
@@ -30,7 +26,7 @@ def make_config(total_env_steps: int = 700_000, model: str = "small") -> PPOConf
             gamma=0.99,
             lambda_=0.95,
             train_batch_size_per_learner=4096,
-            minibatch_size=1024,
+            minibatch_size=512,
             num_epochs=4,
             clip_param=0.2,
             vf_clip_param=float("inf"),

@@ -50,7 +50,7 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
     within attack range; an illegal attack does nothing. A dead ally's option is ignored.
     Reward: the fraction of its full health that an enemy has lost in this step, averaged over all enemies,
     plus 1 for a won battle (all enemies dead, an ally alive).
-    Termination: one side is dead. Truncation: 100 steps without that.
+    Termination: one side is dead. Truncation: SMAX's time limit, which takes effect in the 101st step.
     Autoreset: in the next step. The step that ends an episode returns its last observation; the step after
     that ignores its action, returns the first observation of a new episode, reward 0, and neither terminated
     nor truncated.
@@ -296,10 +296,11 @@ def _dynamics() -> ModuleType:
     try:
         from envs import smax_dynamics
     except ModuleNotFoundError as error:
-        if error.name not in ("jax", "jaxmarl"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("jax", "jaxmarl"):
             raise
         raise ImportError(
-            f"SMAX environments need the package {error.name!r}, which is not installed; run: "
+            f"SMAX environments need the package {package!r}, which is not installed; run: "
             "pip install 'perceiver-rl[smax]'"
         ) from error
     return smax_dynamics

@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from envs.smax_schema import FEATURE_NAMES, MAX_STEPS, MapSize
+from envs.smax_schema import FEATURE_NAMES, MAX_STEPS, TIME_LIMIT, MapSize
 
 
 @contextlib.contextmanager
@@ -215,7 +215,7 @@ class SmaxDynamics:
         return Outcome(
             ally_features=features[allies],
             enemy_features=features[enemies],
-            globals=(world.step / MAX_STEPS).astype(jnp.float32)[None],
+            globals=(world.step / TIME_LIMIT).astype(jnp.float32)[None],
             reward=reward,
             damage_dealt=missing[enemies].sum(),
             damage_taken=missing[allies].sum(),

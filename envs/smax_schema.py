@@ -7,7 +7,14 @@ from typing import NamedTuple
 from perceiver_rl.entities import EntitySchema, EntityType, Feature, TargetedVerb
 
 MAP_SIDE = 32.0  # SMAX's maps are square
-MAX_STEPS = 100  # SMAX's time limit
+# What the model reads as [-1, 1]: not the whole map but the length that decides a fight, attack ranges of 2 to 6. Scaled by
+# the map, units that fight stand closer together than a fresh network can tell apart, and learning takes three times the
+# steps (docs/results.md).
+POSITION_RANGE = (MAP_SIDE / 2 - 4.0, MAP_SIDE / 2 + 4.0)
+MAX_STEPS = 100  # SMAX's own setting, and jaxmarl's default
+# SMAX compares its step counter with that setting before it counts the step, so an episode may take one step
+# more.
+TIME_LIMIT = MAX_STEPS + 1
 VERBS = ("north", "east", "south", "west", "stop")  # in the order of SMAX's actions 0 to 4
 
 # A target was within attack range (at most 6) when the attack began; both may then have moved by up to 2.1.
@@ -15,8 +22,8 @@ _TARGET_REACH = 10.0
 
 UNIT_FEATURES = (
     Feature("health", 0.0, 1.0),  # fraction of the unit's full health
-    Feature("x", 0.0, MAP_SIDE),  # west to east
-    Feature("y", 0.0, MAP_SIDE),  # south to north
+    Feature("x", *POSITION_RANGE),  # in map units, 0 (west) to 32 (east)
+    Feature("y", *POSITION_RANGE),  # 0 (south) to 32 (north)
     Feature("last_move_x"),  # direction of the last step's move, 0 if it did not move
     Feature("last_move_y"),
     Feature("attacking", 0.0, 1.0),  # its last action was an attack

@@ -1,8 +1,8 @@
 """The contract between an environment and the model: what there is to see, who acts, and what they may do.
 
-An environment describes its observation once, as an `EntitySchema`. Spaces, validation, error messages and the model's
-input layers are all made from that one description, so they cannot drift apart. This module needs numpy and gymnasium
-only: an environment can depend on it without installing torch or Ray.
+An environment describes its observation once, as an `EntitySchema`. Spaces, validation, error messages and
+the model's input layers are all made from that one description, so they cannot drift apart. This module needs
+numpy and gymnasium only: an environment can depend on it without installing torch or Ray.
 
 One worked example, a squad of at most two marines that sees at most three zerglings:
 
@@ -52,8 +52,8 @@ def mask_key(entity_type: str) -> str:
 class Feature:
     """One number of an entity, with the range that it is expected to stay in.
 
-    The model rescales `[low, high]` linearly to [-1, 1], so declare the range wherever it is not [-1, 1] already.
-    Values outside the range are legal; they are rescaled by the same line, not clipped.
+    The model rescales `[low, high]` linearly to [-1, 1], so declare the range wherever it is not [-1, 1]
+    already. Values outside the range are legal; they are rescaled by the same line, not clipped.
 
     Args:
         name: Name for plots, replays and error messages; unique within its entity type.
@@ -69,7 +69,9 @@ class Feature:
         if not self.name:
             raise ValueError("feature name: got an empty string, expected a name")
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"feature {self.name!r}: got range [{self.low}, {self.high}], expected finite low < high")
+            raise ValueError(
+                f"feature {self.name!r}: got range [{self.low}, {self.high}], expected finite low < high"
+            )
 
 
 @dataclass(frozen=True)
@@ -126,32 +128,32 @@ class TargetedVerb:
 class EntitySchema:
     """What an environment's observations and actions mean.
 
-    Each actor makes one choice a step among `num_options` options: the untargeted verbs first, then for each targeted
-    verb one option for each slot of its target type. One categorical over all of them is the exact joint distribution
-    of (verb, target).
+    Each actor makes one choice a step among `num_options` options: the untargeted verbs first, then for each
+    targeted verb one option for each slot of its target type. One categorical over all of them is the exact
+    joint distribution of (verb, target).
 
     The observation is a flat `gymnasium.spaces.Dict`:
 
-    ========================  =======  =============================  =======================================
+    ========================  =======  =============================  ==================================
     key                       dtype    shape                          meaning
-    ========================  =======  =============================  =======================================
+    ========================  =======  =============================  ==================================
     `entities/<type>`         float32  `[max_count, features]`        one row per slot
     `entity_mask/<type>`      bool     `[max_count]`                  True = present
     `globals`                 float32  `[len(globals)]`               scalars that belong to no entity
-    `action_mask`             bool     `[max_actors, num_options]`    True = legal; all False if actor is absent
-    ========================  =======  =============================  =======================================
+    `action_mask`             bool     `[max_actors, num_options]`    True = legal; all False if absent
+    ========================  =======  =============================  ==================================
 
     The action is `MultiDiscrete([num_options] * max_actors)`; an absent actor's action is option 0.
 
     Args:
         entity_types: All kinds of entities, in a fixed order.
-        actors: Names of the types whose entities act; their slots, concatenated in this order, are the actors.
+        actors: Names of the types whose entities act; the actors are their slots, in this order.
         verbs: Names of the verbs without a target.
         targeted_verbs: Verbs aimed at an entity.
         globals: Scalar features that belong to no entity; may be empty.
 
     Raises:
-        ValueError: If a name is used twice, an actor or target type is unknown, or there is nothing to choose.
+        ValueError: If a name is used twice, a type is unknown, or there is nothing to choose.
     """
 
     entity_types: tuple[EntityType, ...]
@@ -177,12 +179,13 @@ class EntitySchema:
         for verb in self.targeted_verbs:
             if verb.target not in known:
                 raise ValueError(
-                    f"targeted verb {verb.name!r}: got unknown target type {verb.target!r}, known are {', '.join(known)}"
+                    f"targeted verb {verb.name!r}: got unknown target type {verb.target!r}, "
+                    f"known are {', '.join(known)}"
                 )
         if not self.verbs and not self.targeted_verbs:
             raise ValueError("verbs: got neither verbs nor targeted verbs, expected something to choose")
 
-    # -- sizes and names ----------------------------------------------------------------------------------------------
+    # -- sizes and names -------------------------------------------------------------------------------------
 
     def entity_type(self, name: str) -> EntityType:
         """The entity type of that name.
@@ -213,7 +216,7 @@ class EntitySchema:
 
     @cached_property
     def target_slices(self) -> tuple[slice, ...]:
-        """For each targeted verb, the range of options that belongs to it: one option for each target slot."""
+        """For each targeted verb, the range of its options: one for each target slot."""
         slices, start = [], self.num_verbs
         for verb in self.targeted_verbs:
             stop = start + self.entity_type(verb.target).max_count
@@ -230,14 +233,12 @@ class EntitySchema:
         """Readable name of an option, e.g. `"north"` or `"attack zergling 1"`."""
         if not 0 <= option < self.num_options:
             raise ValueError(f"option: got {option}, expected 0 to {self.num_options - 1}")
-        if option < self.num_verbs:
-            return self.verbs[option]
         for verb, targets in zip(self.targeted_verbs, self.target_slices, strict=True):
-            if option < targets.stop:
-                break
-        return f"{verb.name} {verb.target} {option - targets.start}"
+            if targets.start <= option < targets.stop:
+                return f"{verb.name} {verb.target} {option - targets.start}"
+        return self.verbs[option]
 
-    # -- spaces ---------------------------------------------------------------------------------------------------------
+    # -- spaces ----------------------------------------------------------------------------------------------
 
     @cached_property
     def observation_space(self) -> EntityObservationSpace:
@@ -249,7 +250,7 @@ class EntitySchema:
         """The action space: one option for each actor slot."""
         return gymnasium.spaces.MultiDiscrete([self.num_options] * self.max_actors)
 
-    # -- lists to slots and back ----------------------------------------------------------------------------------------
+    # -- lists to slots and back -----------------------------------------------------------------------------
 
     def pack(
         self,
@@ -260,10 +261,11 @@ class EntitySchema:
         """Lay out lists of present entities in the padded observation.
 
         Args:
-            entities: For each type, the present entities as rows `[count, features]` with `count <= max_count`. They
-                take the first slots in the order given. A type that is left out has no entity present.
-            action_mask: Legal options of the present actors, bool `[present actors, num_options]`, rows in the order of
-                `actors` and of the rows in `entities`.
+            entities: For each type, the present entities as rows `[count, features]` with
+                `count <= max_count`. They take the first slots in the order given. A type that is left out
+                has no entity present.
+            action_mask: Legal options of the present actors, bool `[present actors, num_options]`, rows in
+                the order of `actors` and of the rows in `entities`.
             globals: Scalar features, `[len(schema.globals)]`.
 
         Returns:
@@ -278,7 +280,7 @@ class EntitySchema:
         counts: dict[str, int] = {}
         for entity_type in self.entity_types:
             rows = np.asarray(entities.get(entity_type.name, ()), dtype=np.float32)
-            rows = rows.reshape(0, entity_type.num_features) if rows.size == 0 else rows
+            rows = rows.reshape(0, entity_type.num_features) if rows.shape == (0,) else rows
             if rows.ndim != 2 or rows.shape[1] != entity_type.num_features:
                 raise ValueError(
                     f"entities of type {entity_type.name!r}: got shape {list(rows.shape)}, expected "
@@ -286,8 +288,8 @@ class EntitySchema:
                 )
             if len(rows) > entity_type.max_count:
                 raise ValueError(
-                    f"entities of type {entity_type.name!r}: got {len(rows)}, expected at most {entity_type.max_count}; "
-                    "raise max_count in the schema or leave out the least important"
+                    f"entities of type {entity_type.name!r}: got {len(rows)}, expected at most "
+                    f"{entity_type.max_count}; raise max_count in the schema or leave out the least important"
                 )
             features = np.zeros((entity_type.max_count, entity_type.num_features), np.float32)
             features[: len(rows)] = rows
@@ -296,11 +298,13 @@ class EntitySchema:
             counts[entity_type.name] = len(rows)
         observation[GLOBALS] = np.asarray(globals, np.float32).reshape(-1)
         present = self.actor_mask(observation)
-        legal = np.asarray(action_mask, bool).reshape(-1, self.num_options)
-        if len(legal) != present.sum():
+        legal = np.asarray(action_mask, bool)
+        legal = legal.reshape(0, self.num_options) if legal.shape == (0,) else legal
+        if legal.shape != (present.sum(), self.num_options):
+            actors = ", ".join(f"{counts[actor]} {actor}" for actor in self.actors)
             raise ValueError(
-                f"action_mask: got {len(legal)} rows, expected one for each of the {present.sum()} present actors "
-                f"({', '.join(f'{counts[actor]} {actor}' for actor in self.actors)})"
+                f"action_mask: got shape {list(legal.shape)}, expected [{present.sum()}, {self.num_options}]"
+                f", one row for each present actor ({actors}) and one column for each option"
             )
         observation[ACTION_MASK] = np.zeros((self.max_actors, self.num_options), bool)
         observation[ACTION_MASK][present] = legal
@@ -310,33 +314,34 @@ class EntitySchema:
     def unpack(self, observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Give back the present entities of each type as rows `[count, features]`: the inverse of `pack`."""
         return {
-            entity_type.name: observation[features_key(entity_type.name)][observation[mask_key(entity_type.name)]]
-            for entity_type in self.entity_types
+            each.name: observation[features_key(each.name)][observation[mask_key(each.name)]]
+            for each in self.entity_types
         }
 
     def actor_mask(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
         """Which actors are present, bool `[..., max_actors]`, in the order of the action."""
         return np.concatenate([observation[mask_key(actor)] for actor in self.actors], axis=-1)
 
-    # -- validation -----------------------------------------------------------------------------------------------------
+    # -- validation ------------------------------------------------------------------------------------------
 
     def check(self, observation: Mapping[str, Any], batch_shape: tuple[int, ...] = ()) -> None:
         """Raise if an observation does not keep this contract.
 
-        Absent slots may hold anything: they are never read. Everything else is checked: keys, dtypes, shapes, finite
-        features, at least one legal option for each present actor, none for an absent one, and no legal option that is
-        aimed at an absent entity.
+        Absent slots may hold anything: they are never read. Everything else is checked: keys, dtypes, shapes,
+        finite features, at least one legal option for each present actor, none for an absent one, and no
+        legal option that is aimed at an absent entity.
 
         Args:
             observation: Arrays by key, as the class docstring tells.
-            batch_shape: Leading axes of every array, e.g. `(num_envs,)` for a vector environment's observation.
+            batch_shape: Leading axes of every array, e.g. `(num_envs,)` for a vector environment.
 
         Raises:
             ValueError: What is wrong, where, what was found and what was expected.
         """
         self._check_arrays(observation, batch_shape)
         for entity_type in self.entity_types:
-            features, mask = observation[features_key(entity_type.name)], observation[mask_key(entity_type.name)]
+            features = observation[features_key(entity_type.name)]
+            mask = observation[mask_key(entity_type.name)]
             if not np.isfinite(features).all():
                 bad = np.argwhere(~np.isfinite(features) & mask[..., None])
                 if len(bad):
@@ -354,7 +359,7 @@ class EntitySchema:
         self._check_action_mask(observation)
 
     def check_action(self, observation: Mapping[str, NDArray[Any]], action: ArrayLike) -> None:
-        """Raise if an action is not legal for an observation: each present actor's option must be legal, an absent one's 0.
+        """Raise if a present actor's option is not legal, or an absent one's is not 0.
 
         Args:
             observation: One unbatched observation.
@@ -366,14 +371,15 @@ class EntitySchema:
         options = np.asarray(action)
         if options.shape != (self.max_actors,) or not np.issubdtype(options.dtype, np.integer):
             raise ValueError(
-                f"action: got {options.dtype} of shape {list(options.shape)}, expected one integer option for each actor, "
-                f"shape [{self.max_actors}]"
+                f"action: got {options.dtype} of shape {list(options.shape)}, expected one integer option "
+                f"for each actor, shape [{self.max_actors}]"
             )
         present = self.actor_mask(observation)
         for actor, option in enumerate(options.tolist()):
             if not 0 <= option < self.num_options:
                 raise ValueError(
-                    f"action of {self.actor_name(actor)}: got option {option}, expected 0 to {self.num_options - 1}"
+                    f"action of {self.actor_name(actor)}: got option {option}, expected 0 to "
+                    f"{self.num_options - 1}"
                 )
             if not present[actor]:
                 if option != 0:
@@ -382,10 +388,11 @@ class EntitySchema:
                         f"({self.option_name(option)}), expected 0"
                     )
             elif not observation[ACTION_MASK][actor, option]:
-                legal = ", ".join(self.option_name(int(i)) for i in np.flatnonzero(observation[ACTION_MASK][actor]))
+                options_now = np.flatnonzero(observation[ACTION_MASK][actor]).tolist()
+                legal = ", ".join(map(self.option_name, options_now))
                 raise ValueError(
-                    f"action of {self.actor_name(actor)}: got {self.option_name(option)!r}, which is not legal now; "
-                    f"legal are {legal}"
+                    f"action of {self.actor_name(actor)}: got {self.option_name(option)!r}, which is not "
+                    f"legal now; legal are {legal}"
                 )
 
     def actor_name(self, actor: int) -> str:
@@ -408,8 +415,8 @@ class EntitySchema:
                 f"observation keys: missing {missing}, unknown {extra}, expected exactly {sorted(expected)}"
             )
         for key, (shape, dtype) in expected.items():
-            array = observation[key]
-            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != (*batch_shape, *shape):
+            array, full_shape = observation[key], (*batch_shape, *shape)
+            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != full_shape:
                 got = (
                     f"{array.dtype} array of shape {list(array.shape)}"
                     if isinstance(array, np.ndarray)
@@ -417,7 +424,7 @@ class EntitySchema:
                 )
                 raise ValueError(
                     f"observation[{key!r}]: got {got}, expected {np.dtype(dtype)} array of shape "
-                    f"{[*batch_shape, *shape]}"
+                    f"{list(full_shape)}"
                 )
 
     def _check_action_mask(self, observation: Mapping[str, NDArray[Any]]) -> None:
@@ -428,8 +435,8 @@ class EntitySchema:
             *batch, actor = (int(i) for i in np.argwhere(has_option != present)[0])
             if present[(*batch, actor)]:
                 raise ValueError(
-                    f"action_mask of {self.actor_name(actor)}{_at(batch)}, which is present: got no legal option, "
-                    "expected at least one; give actors with nothing to do a verb such as 'stop'"
+                    f"action_mask of {self.actor_name(actor)}{_at(batch)}, which is present: got no legal "
+                    "option, expected at least one; give actors with nothing to do a verb such as 'stop'"
                 )
             raise ValueError(
                 f"action_mask of {self.actor_name(actor)}{_at(batch)}, which is absent: got legal options, "
@@ -441,22 +448,23 @@ class EntitySchema:
             if aimed.any():
                 *batch, actor, target = (int(i) for i in np.argwhere(aimed)[0])
                 raise ValueError(
-                    f"action_mask of {self.actor_name(actor)}{_at(batch)}: got legal option '{verb.name} {verb.target} "
-                    f"{target}', but {verb.target} {target} is absent; expected options at absent entities to be False"
+                    f"action_mask of {self.actor_name(actor)}{_at(batch)}: got legal option '{verb.name} "
+                    f"{verb.target} {target}', but {verb.target} {target} is absent; expected options at "
+                    "absent entities to be False"
                 )
 
     @cached_property
     def _arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
         """Shape and dtype of every observation array."""
         arrays: dict[str, tuple[tuple[int, ...], type]] = {}
-        for entity_type in self.entity_types:
-            arrays[features_key(entity_type.name)] = ((entity_type.max_count, entity_type.num_features), np.float32)
-            arrays[mask_key(entity_type.name)] = ((entity_type.max_count,), np.bool_)
+        for each in self.entity_types:
+            arrays[features_key(each.name)] = ((each.max_count, each.num_features), np.float32)
+            arrays[mask_key(each.name)] = ((each.max_count,), np.bool_)
         arrays[GLOBALS] = ((len(self.globals),), np.float32)
         arrays[ACTION_MASK] = ((self.max_actors, self.num_options), np.bool_)
         return arrays
 
-    # -- JSON -----------------------------------------------------------------------------------------------------------
+    # -- JSON ------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
         """The schema as plain lists, strings and numbers, for JSON."""
@@ -467,7 +475,11 @@ class EntitySchema:
         """The inverse of `to_dict`."""
         return cls(
             entity_types=tuple(
-                EntityType(each["name"], [Feature(**feature) for feature in each["features"]], each["max_count"])
+                EntityType(
+                    name=each["name"],
+                    features=[Feature(**feature) for feature in each["features"]],
+                    max_count=each["max_count"],
+                )
                 for each in data["entity_types"]
             ),
             actors=tuple(data["actors"]),
@@ -488,7 +500,8 @@ class EntityObservationSpace(gymnasium.spaces.Dict):
         spaces: dict[str, gymnasium.Space[Any]] = {}
         for key, (shape, dtype) in schema._arrays.items():
             if dtype is np.bool_:
-                spaces[key] = gymnasium.spaces.Box(0, 1, shape, np.bool_)
+                # gymnasium's annotation forgets bool, which its own checks and `sample` know.
+                spaces[key] = gymnasium.spaces.Box(0, 1, shape, np.bool_)  # type: ignore[arg-type]
             else:
                 spaces[key] = gymnasium.spaces.Box(-np.inf, np.inf, shape, np.float32)
         super().__init__(spaces, seed=seed)
@@ -502,8 +515,8 @@ def schema_of(observation_space: gymnasium.Space[Any]) -> EntitySchema:
     """
     if not isinstance(observation_space, EntityObservationSpace):
         raise ValueError(
-            f"observation space: got {type(observation_space).__name__}, expected the EntityObservationSpace of an "
-            "EntitySchema; let the environment declare an EntitySchema and use `schema.observation_space`"
+            f"observation space: got {type(observation_space).__name__}, expected the EntityObservationSpace "
+            "of an EntitySchema; let the environment declare a schema and use `schema.observation_space`"
         )
     return observation_space.schema
 
@@ -515,7 +528,9 @@ def _as_features(features: Sequence[Feature | str]) -> tuple[Feature, ...]:
 def _require_unique(names: Sequence[str], what: str) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"{what}: got {', '.join(map(repr, repeated))} more than once, expected unique names")
+        raise ValueError(
+            f"{what}: got {', '.join(map(repr, repeated))} more than once, expected unique names"
+        )
 
 
 def _at(batch: Sequence[int]) -> str:

@@ -16,14 +16,14 @@ def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, A
     """Build a vector environment.
 
     Args:
-        env: Either `"module:callable"`, which is imported and called as `callable(num_envs=…, **options)`, or a name that
-            the checkout's `envs.registry` knows, e.g. `"smax/2s3z"`.
+        env: Either `"module:callable"`, which is imported and called as `callable(num_envs=…, **options)`, or
+            a name that the checkout's `envs.registry` knows, e.g. `"smax/2s3z"`.
         num_envs: Number of sub-environments.
         options: Passed on.
 
     Raises:
         ValueError: If there is no such name, module or attribute; the message says which.
-        ImportError: If the environment needs a package that is not installed; the message says what to install.
+        ImportError: If a package that the environment needs is not installed; the message says which.
     """
     if ":" in env:
         return load(env)(num_envs=num_envs, **options)

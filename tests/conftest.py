@@ -1,14 +1,16 @@
-"""What every test may rely on: one thread a library, no telemetry, repeatable properties, a small local Ray."""
+"""What every test may rely on: one thread a library, no telemetry, repeatable properties, a local Ray."""
 
 import os
 
-# Before torch, JAX or Ray is imported: they read these once. One thread each, because the suite runs one process a core.
+# Before torch, JAX or Ray is imported: they read these once. One thread each, because the suite runs one
+# process a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-# A worker that asks for no GPU keeps its view of the GPUs; Ray warns about the change of that default otherwise.
+# A worker that asks for no GPU keeps its view of the GPUs; Ray warns about the change of that default
+# otherwise.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 from collections.abc import Iterator
@@ -19,7 +21,8 @@ import torch
 
 torch.set_num_threads(1)
 
-# `ci` finds the same examples every time, so that a red run is red again; HYPOTHESIS_PROFILE=explore looks for new ones.
+# `ci` finds the same examples every time, so that a red run is red again; HYPOTHESIS_PROFILE=explore looks
+# for new ones.
 hypothesis.settings.register_profile(
     "ci", derandomize=True, deadline=None, max_examples=50, database=None, print_blob=True
 )

@@ -1,4 +1,4 @@
-"""Perceiver IO and the entity transformer that it replaces, in pure torch: nothing here knows of reinforcement learning."""
+"""Perceiver IO and the entity transformer that it replaces: pure torch, no reinforcement learning."""
 
 from perceiver_rl.nn.attention import MLP, CrossAttention, SelfAttention, attend
 from perceiver_rl.nn.encoder import EncoderConfig, EntityEncoder, build_encoder

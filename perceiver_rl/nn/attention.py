@@ -1,4 +1,4 @@
-"""Attention over sets of which some slots are absent: one function where masks combine, and the blocks made of it."""
+"""Attention over sets with absent slots: one function where masks combine, and the blocks made of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def attend(
     entity_mask: Bool[Tensor, "batch entities"] | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "batch heads queries v_dim"]:
-    """Scaled dot-product attention that never reads an absent slot. The only place where masks meet attention weights.
+    """Scaled dot-product attention that never reads an absent slot; the one place where masks combine.
 
     Args:
         query: Queries, one head each.
@@ -25,11 +25,12 @@ def attend(
         dropout: Probability of dropping an attention weight.
 
     Returns:
-        For each query the weighted mean of the present values. Where nothing is present, exact zeros: a softmax over nothing
-        would be NaN or, with a large negative bias instead of a mask, the mean of what is absent.
+        For each query the weighted mean of the present values. Where nothing is present, exact zeros: a
+        softmax over nothing would be NaN or, with a large negative bias instead of a mask, the mean of what
+        is absent.
 
-    Source: Jaegle et al. 2022, appendix E; zeros for empty rows as in DeepMind's `attend`. Hugging Face's implementation
-        returns the mean of the absent values there.
+    Source: Jaegle et al. 2022, appendix E; zeros for empty rows as in DeepMind's `attend`. Hugging Face's
+        implementation returns the mean of the absent values there.
     """
     if entity_mask is None:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
@@ -41,7 +42,10 @@ def attend(
 def clear_absent(
     tokens: Float[Tensor, "batch entities dim"], entity_mask: Bool[Tensor, "batch entities"]
 ) -> Float[Tensor, "batch entities dim"]:
-    """Zeros in absent slots. Done once, on the way in: a NaN times a weight of 0 would still be NaN, also in gradients."""
+    """Put zeros in absent slots.
+
+    Done once, on the way in: a NaN times a weight of 0 would still be NaN, also in gradients.
+    """
     return torch.where(entity_mask.unsqueeze(-1), tokens, 0.0)
 
 
@@ -68,7 +72,7 @@ class MLP(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """A block in which queries read from entities: `x = q + attend(norm(q), norm(entities))`, then `x + mlp(x)`.
+    """A block in which queries read entities: `x = q + attend(norm(q), norm(entities))`, then `x + mlp(x)`.
 
     Args:
         query_dim: Width of queries and of the output.
@@ -105,15 +109,15 @@ class CrossAttention(nn.Module):
 
     def forward(
         self,
-        queries: Float[Tensor, "batch queries query_dim"],
+        queries: Float[Tensor, "#batch queries query_dim"],
         inputs: Float[Tensor, "batch entities input_dim"],
         entity_mask: Bool[Tensor, "batch entities"] | None = None,
     ) -> Float[Tensor, "batch queries query_dim"]:
         """Let the queries read.
 
         Args:
-            queries: Queries. A batch axis of size 1 means the same queries for every sample; their projection is then
-                computed once.
+            queries: Queries. A batch axis of size 1 means the same queries for every sample; their projection
+                is then computed once.
             inputs: What is read; finite everywhere.
             entity_mask: True = present; None = all present.
         """
@@ -180,8 +184,8 @@ class SelfAttention(nn.Module):
 
 
 def split_heads(
-    tokens: Float[Tensor, "batch entities heads*head_dim"], num_heads: int
-) -> Float[Tensor, "batch heads entities head_dim"]:
+    tokens: Float[Tensor, "batch entities dim"], num_heads: int
+) -> Float[Tensor, "batch {num_heads} entities dim//{num_heads}"]:
     """Bring the heads, which lie side by side in the channels, to an axis of their own."""
     return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 

@@ -30,7 +30,9 @@ class EntityEncoder(Protocol):
         ...
 
 
-def build_encoder(config: EncoderConfig, *, input_dim: int, query_dim: int) -> PerceiverIO | EntityTransformer:
+def build_encoder(
+    config: EncoderConfig, *, input_dim: int, query_dim: int
+) -> PerceiverIO | EntityTransformer:
     """The encoder that a configuration describes.
 
     Args:

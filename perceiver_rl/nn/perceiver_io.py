@@ -17,9 +17,9 @@ class PerceiverIOConfig:
     """Size and shape of a `PerceiverIO`.
 
     Args:
-        num_latents: Size of the latent array: what the cost of processing depends on instead of the number of entities.
+        num_latents: Size of the latent array; the cost of processing depends on it, not on the entities.
         latent_dim: Width of the latents.
-        num_blocks: How often the stack of self-attention layers is applied; its weights are shared between blocks.
+        num_blocks: How often the stack of self-attention layers is applied, with the same weights.
         num_self_attends_per_block: Self-attention layers in the stack.
         num_cross_attend_heads: Heads with which the latents read the entities.
         num_self_attend_heads: Heads with which the latents read each other.
@@ -28,8 +28,8 @@ class PerceiverIOConfig:
         self_widening_factor: Hidden width of the latents' MLPs as a multiple of `latent_dim`.
         decoder_widening_factor: Hidden width of the decoder's MLP as a multiple of the queries' width.
         use_encoder_query_residual: Whether the latents are added to what they read.
-        use_decoder_query_residual: Whether output queries are added to what they read. The paper's default is not to; an
-            actor's query carries the actor's own features, which its decision needs.
+        use_decoder_query_residual: Whether output queries are added to what they read. The paper's default is
+            not to; an actor's query carries the actor's own features, which its decision needs.
         dropout: Probability of dropping attention weights and MLP outputs in training.
         latent_init_scale: Standard deviation of the initial latents, a normal truncated at two of them.
 
@@ -75,11 +75,12 @@ class PerceiverIO(nn.Module):
 
     Data flow, with b batch, n entities, l latents, q queries::
 
-        tokens [b n input_dim] ──encode──► latents [b l latent_dim] ──process──► latents ──decode──► [b q query_dim]
-                                                                                              ▲
-                                                                             queries [b q query_dim]
+        tokens ──────encode─────► latents ──────process─────► latents ──────decode─────► answers
+        [b n input_dim]           [b l latent_dim]            [b l latent_dim]     ▲     [b q query_dim]
+                                                                          queries [b q query_dim]
 
-    Cost: O(n·l) to encode, O(l²·depth) to process, O(q·l) to decode; nothing is quadratic in entities or queries.
+    Cost: O(n·l) to encode, O(l²·depth) to process, O(q·l) to decode; nothing is quadratic in
+    entities or queries.
 
     Args:
         config: Sizes.

@@ -27,7 +27,8 @@ class EntityTransformerConfig:
         use_decoder_query_residual: Whether output queries are added to what they read.
         dropout: Probability of dropping attention weights and MLP outputs in training.
 
-    Source: Vinyals et al. 2019, supplementary data, entity encoder: 3 layers, 2 heads of 128, width 256, MLP 1024.
+    Source: Vinyals et al. 2019, supplementary data, entity encoder: 3 layers, 2 heads of 128, width
+        256, MLP 1024.
     """
 
     num_layers: int = 3
@@ -57,8 +58,9 @@ class EntityTransformerConfig:
 class EntityTransformer(nn.Module):
     """Every entity reads every other, layer by layer; output queries then read the entities.
 
-    AlphaStar takes each entity's answer from its own token. Here queries read the tokens through the same decoder as a
-    Perceiver's latents, so that both encoders serve the same queries, also those that belong to no entity (the value).
+    AlphaStar takes each entity's answer from its own token. Here queries read the tokens through the same
+    decoder as a Perceiver's latents, so that both encoders serve the same queries, also those that belong to
+    no entity (the value).
 
     Cost: O(n²·depth) to encode, O(q·n) to decode.
 
@@ -67,7 +69,7 @@ class EntityTransformer(nn.Module):
         input_dim: Width of the tokens.
         query_dim: Width of output queries and answers.
 
-    Source: Vinyals et al. 2019, entity encoder. Pre-norm here, as everywhere in this package; post-norm there.
+    Source: Vinyals et al. 2019, entity encoder. Pre-norm here, as in this whole package; post-norm there.
     """
 
     def __init__(self, config: EntityTransformerConfig, *, input_dim: int, query_dim: int) -> None:

@@ -1,4 +1,4 @@
-"""The distribution of a squad's action: one masked categorical choice for each actor, all independent given the state."""
+"""The distribution of a squad's action: one masked choice for each actor, independent given the state."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from torch import Tensor
 
 
 class ActorCategorical:
-    """One categorical over the options of each actor; illegal options have probability 0, absent actors do not count.
+    """One categorical for each actor: illegal options have probability 0, absent actors do not count.
 
-    An actor is present if it has a legal option. An absent actor's action is option 0, and it contributes exactly
-    nothing: its log-probability, entropy, divergence and their gradients are 0.
+    An actor is present if it has a legal option. An absent actor's action is option 0, and it contributes
+    exactly nothing: its log-probability, entropy, divergence and their gradients are 0.
 
     Args:
-        logits: Unnormalised log-probabilities `[*batch, actors, options]`. Those of illegal options are never read.
+        logits: Unnormalised log-probabilities `[*batch, actors, options]`; illegal options' are never read.
         legal: True = legal, `[*batch, actors, options]`.
 
-    Source: the product of per-unit policies of independent learners (e.g. de Witt et al. 2020), here under one value.
+    Source: the product of per-unit policies of independent learners (e.g. de Witt et al. 2020), here under
+        one value.
     """
 
     def __init__(
@@ -25,8 +26,9 @@ class ActorCategorical:
     ) -> None:
         self.legal = legal
         self.present: Bool[Tensor, "*batch actors"] = legal.any(dim=-1)
-        # The smallest finite number rather than -inf: exp() of it is exactly 0, and no gradient becomes inf - inf. An
-        # absent actor's row is constant, hence uniform and finite, and masked away wherever it would count.
+        # The smallest finite number rather than -inf: exp() of it is exactly 0, and no gradient becomes inf -
+        # inf. An absent actor's row is constant, hence uniform and finite, and masked away wherever it would
+        # count.
         masked = torch.where(legal, logits.float(), torch.finfo(torch.float32).min)
         self.log_probs: Float[Tensor, "*batch actors options"] = torch.log_softmax(masked, dim=-1)
 
@@ -36,8 +38,9 @@ class ActorCategorical:
         Args:
             generator: Source of randomness; torch's global generator if None.
         """
-        # The exponential race: argmax of p / Exp(1) is a categorical draw. One pass, no per-row loop as in multinomial.
-        # An illegal option has p = 0 and can only be chosen where no option is legal, that is for an absent actor.
+        # The exponential race: argmax of p / Exp(1) is a categorical draw. One pass, no per-row loop as in
+        # multinomial. An illegal option has p = 0 and can only be chosen where no option is legal, that is
+        # for an absent actor.
         race = torch.empty_like(self.log_probs).exponential_(generator=generator)
         return self._choose(self.log_probs.exp() / race)
 
@@ -78,7 +81,7 @@ class ActorCategorical:
         return torch.where(self.present, score.argmax(dim=-1), 0)
 
     def _expectation(self, values: Float[Tensor, "*batch actors options"]) -> Float[Tensor, "*batch actors"]:
-        """Mean of `values` over the legal options; the inner `where` keeps 0 · huge out of value and gradient."""
+        """Mean of `values` over the legal options; `where` keeps 0 · huge out of value and gradient."""
         legal_values = torch.where(self.legal, values, 0.0)
         legal_probs = torch.where(self.legal, self.log_probs, float("-inf")).exp()
         return (legal_probs * legal_values).sum(dim=-1)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from perceiver_rl.entities import GLOBALS, EntitySchema, Feature, features_key, mask_key
 
+_RESERVED = frozenset(dir(nn.ModuleDict()))
+
 
 class FeatureScaling(nn.Module):
     """Rescale each feature from its declared range `[low, high]` to [-1, 1], linearly and without clipping.
@@ -17,6 +19,9 @@ class FeatureScaling(nn.Module):
     Args:
         features: The declared features, one for each column.
     """
+
+    center: Tensor
+    scale: Tensor
 
     def __init__(self, features: tuple[Feature, ...]) -> None:
         super().__init__()
@@ -32,24 +37,29 @@ class FeatureScaling(nn.Module):
 
 
 class EntityEmbedding(nn.Module):
-    """Turn a schema's observation into one token for each entity slot, and one for the globals if there are any.
+    """Turn an observation into one token for each entity slot, and one for the globals if there are any.
 
-    Each type's features pass through a layer of their own (so types need no further marking) and a shared second one.
-    What stands in absent slots is replaced by zeros before any arithmetic: a NaN there reaches neither an output nor,
-    multiplied by a zero gradient, a weight.
+    Each type's features pass through a layer of their own (so types need no further marking) and a shared
+    second one. What stands in absent slots is replaced by zeros before any arithmetic: a NaN there reaches
+    neither an output nor, multiplied by a zero gradient, a weight.
 
     Args:
         schema: What the observation means.
         dim: Width of the tokens.
 
-    Source: AlphaStar's entity encoder embeds one-hot and scaled features in the same way (Vinyals et al. 2019, supplement).
+    Source: AlphaStar's entity encoder embeds one-hot and scaled features in the same way (Vinyals et al.
+        2019, supplement).
     """
 
     def __init__(self, schema: EntitySchema, dim: int) -> None:
         super().__init__()
         self.schema = schema
-        self.scaling = nn.ModuleDict({each.name: FeatureScaling(each.features) for each in schema.entity_types})
-        self.projection = nn.ModuleDict({each.name: nn.Linear(each.num_features, dim) for each in schema.entity_types})
+        self.scaling = nn.ModuleDict(
+            {module_key(each.name): FeatureScaling(each.features) for each in schema.entity_types}
+        )
+        self.projection = nn.ModuleDict(
+            {module_key(each.name): nn.Linear(each.num_features, dim) for each in schema.entity_types}
+        )
         if schema.globals:
             self.globals_scaling = FeatureScaling(schema.globals)
             self.globals_projection = nn.Linear(len(schema.globals), dim)
@@ -77,10 +87,20 @@ class EntityEmbedding(nn.Module):
         for each in self.schema.entity_types:
             mask = observation[mask_key(each.name)]
             features = torch.where(mask.unsqueeze(-1), observation[features_key(each.name)], 0.0)
-            hidden.append(self.projection[each.name](self.scaling[each.name](features)))
+            key = module_key(each.name)
+            hidden.append(self.projection[key](self.scaling[key](features)))
             masks.append(mask)
         if self.schema.globals:
             scalars = self.globals_scaling(observation[GLOBALS])
             hidden.append(self.globals_projection(scalars).unsqueeze(1))
             masks.append(torch.ones_like(masks[0][:, :1]))
         return self.output(torch.relu(torch.cat(hidden, dim=1))), torch.cat(masks, dim=1)
+
+
+def module_key(name: str) -> str:
+    """A name of the schema in a form under which torch keeps a layer.
+
+    `nn.ModuleDict` refuses dots and the names of its own attributes, one of which, `items`, is a good name
+    for an entity type.
+    """
+    return name.replace(".", "·") + ("'" if name in _RESERVED else "")

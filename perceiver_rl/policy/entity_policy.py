@@ -20,7 +20,7 @@ from perceiver_rl.nn import (
     build_encoder,
 )
 from perceiver_rl.policy.distribution import ActorCategorical
-from perceiver_rl.policy.embedding import EntityEmbedding
+from perceiver_rl.policy.embedding import EntityEmbedding, module_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +33,8 @@ class EntityPolicyConfig:
         transformer: The entity transformer that it replaces, AlphaStar's shape.
         token_dim: Width of entity tokens and of queries.
         pointer_dim: Width of the keys by which actors point at targets.
-        policy_init_scale: Factor on the initial weights of the action heads. Small, so that the first policy is near
-            uniform over legal options (Andrychowicz et al. 2021, section 3.2).
+        policy_init_scale: Factor on the initial weights of the action heads. Small, so that the first policy
+            is near uniform over legal options (Andrychowicz et al. 2021, section 3.2).
     """
 
     encoder: Literal["perceiver", "transformer"] = "perceiver"
@@ -74,19 +74,20 @@ class EntityPolicy(nn.Module):
 
         observation ─ EntityEmbedding ─► tokens [b n d] ─ encoder.read ─► memory
         actor tokens  ─► actor queries  [b a d] ┐
-        target tokens ─► target queries [b t d] ├─ encoder.decode ─► verb logits [b a verbs], pointer logits [b a t]
-        learned       ─► value query    [b 1 d] ┘                     value [b]
+        target tokens ─► target queries [b t d] ├─ encoder.decode ─► verb logits    [b a verbs]
+        learned       ─► value query    [b 1 d] ┘                     pointer logits [b a t]
+                                                                      value          [b]
 
-    All queries are decoded in one call, and only what is asked: entities that neither act nor can be targets get no query.
-    An option aimed at an entity is scored by the scaled dot product of the actor's and the target's answer, so no weight
-    depends on the number of slots.
+    All queries are decoded in one call, and only what is asked: entities that neither act nor can be targets
+    get no query. An option aimed at an entity is scored by the scaled dot product of the actor's and the
+    target's answer, so no weight depends on the number of slots.
 
     Args:
         schema: What the environment shows and what may be done.
         config: Sizes.
 
-    Source: queries from entity features as in Perceiver IO's StarCraft II agent (Jaegle et al. 2022, appendix B), pointer
-        over entities as in AlphaStar's target-unit head (Vinyals et al. 2019).
+    Source: queries from entity features as in Perceiver IO's StarCraft II agent (Jaegle et al. 2022, appendix
+        B), pointer over entities as in AlphaStar's target-unit head (Vinyals et al. 2019).
     """
 
     def __init__(self, schema: EntitySchema, config: EntityPolicyConfig) -> None:
@@ -107,12 +108,12 @@ class EntityPolicy(nn.Module):
             self.verb_head = _scaled(nn.Linear(dim, schema.num_verbs), config.policy_init_scale)
         self.pointer_queries = nn.ModuleDict(
             {
-                verb.name: _scaled(nn.Linear(dim, config.pointer_dim), config.policy_init_scale)
+                module_key(verb.name): _scaled(nn.Linear(dim, config.pointer_dim), config.policy_init_scale)
                 for verb in schema.targeted_verbs
             }
         )
         self.pointer_keys = nn.ModuleDict(
-            {verb.name: nn.Linear(dim, config.pointer_dim) for verb in schema.targeted_verbs}
+            {module_key(verb.name): nn.Linear(dim, config.pointer_dim) for verb in schema.targeted_verbs}
         )
         self.value_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, 1))
 
@@ -161,10 +162,12 @@ class EntityPolicy(nn.Module):
         logits = [self.verb_head(actors)] if self.schema.verbs else []
         if self.target_types:
             counts = [self.schema.entity_type(name).max_count for name in self.target_types]
-            by_type = dict(zip(self.target_types, self.target_norm(targets).split(counts, dim=1), strict=True))
+            by_type = dict(
+                zip(self.target_types, self.target_norm(targets).split(counts, dim=1), strict=True)
+            )
             for verb in self.schema.targeted_verbs:
-                query = self.pointer_queries[verb.name](actors)
-                key = self.pointer_keys[verb.name](by_type[verb.target])
+                query = self.pointer_queries[module_key(verb.name)](actors)
+                key = self.pointer_keys[module_key(verb.name)](by_type[verb.target])
                 logits.append(query @ key.transpose(1, 2) * query.shape[-1] ** -0.5)
         return torch.cat(logits, dim=-1)
 

@@ -1,1 +1,16 @@
-"""The RLlib side: the only folder that imports Ray."""
+"""The model inside RLlib (new API stack). The only folder that imports Ray."""
+
+from perceiver_rl.rllib.callbacks import EpisodeOutcomes
+from perceiver_rl.rllib.env_runner import VectorEnvRunner
+from perceiver_rl.rllib.learner import SquadPPOLearner
+from perceiver_rl.rllib.module import PerceiverRLModule, module_spec
+from perceiver_rl.rllib.registration import register_env
+
+__all__ = [
+    "EpisodeOutcomes",
+    "PerceiverRLModule",
+    "SquadPPOLearner",
+    "VectorEnvRunner",
+    "module_spec",
+    "register_env",
+]

@@ -15,7 +15,7 @@ from perceiver_rl.policy.entity_policy import PolicyOutput
 ILLEGAL = torch.finfo(torch.float32).min
 
 
-def to_dist_inputs(output: PolicyOutput) -> Float[Tensor, "batch actors*options"]:
+def to_dist_inputs(output: PolicyOutput) -> Float[Tensor, "batch inputs"]:
     """The flat tensor from which `SquadDistribution.from_logits` restores logits, legal options and present actors."""
     return torch.where(output.legal, output.logits.float(), ILLEGAL).flatten(1)
 

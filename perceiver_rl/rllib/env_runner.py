@@ -27,7 +27,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 from perceiver_rl.rllib.rollout import Arrays, Chunk, Rollout
 
 SAMPLING_KEY = "sampling_s"
-"""Metrics group: seconds spent in forward passes and in environment steps."""
+"""Metrics group: seconds spent in forward passes, in environment steps, and in `sample()` altogether."""
 
 TORCH_THREADS = 1
 """A batch of a few dozen observations is too small to split; more threads would only fight the simulator for cores."""
@@ -79,6 +79,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             self._reset()
         rollout = Rollout(self._observation, self._resetting)
         forward_s = env_s = 0.0
+        started = time.perf_counter()
         while rollout.num_steps < num_timesteps if num_timesteps is not None else rollout.num_ended < num_episodes:
             began = time.perf_counter()
             actions, extra = self._random_act() if random_actions else self._act(explore)
@@ -96,8 +97,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._resetting = rollout.resetting
         self._needs_initial_reset = num_episodes is not None
         episodes = [self._finish(chunk) for chunk in rollout.chunks()]
-        self.metrics.log_value((SAMPLING_KEY, "forward"), forward_s, reduce="sum")
-        self.metrics.log_value((SAMPLING_KEY, "env"), env_s, reduce="sum")
+        seconds = {"forward": forward_s, "env": env_s, "total": time.perf_counter() - started}
+        self.metrics.log_dict(seconds, key=SAMPLING_KEY, reduce="sum")
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=rollout.num_steps)
         self._increase_sampled_metrics(rollout.num_steps, rollout.num_ended)
         return [episode for episode in episodes if episode.is_done] if num_episodes is not None else episodes

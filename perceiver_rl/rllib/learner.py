@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,12 +18,14 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.metrics import ALL_MODULES
 from ray.rllib.utils.torch_utils import explained_variance
 from torch import Tensor
 
 Ratio = Literal["per_actor", "joint"]
 RATIO_KEY = "ratio"
 CLIP_FRACTION_KEY = "clip_fraction"
+UPDATE_KEY = "update_s"
 
 
 class SquadPPOLearner(PPOTorchLearner):
@@ -49,6 +52,16 @@ class SquadPPOLearner(PPOTorchLearner):
             )
         if self._learner_connector is not None:
             self._learner_connector.append(KeepLossSteps(seed=self.config.seed))
+
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Note when the update began."""
+        super().before_gradient_based_update(timesteps=timesteps)
+        self._update_began = time.perf_counter()
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Log how long the update took, batch and value targets included."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        self.metrics.log_value((ALL_MODULES, UPDATE_KEY), time.perf_counter() - self._update_began, reduce="sum")
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]

@@ -1,0 +1,72 @@
+"""Learning curves of finished runs as a picture and a table, from the runs' own progress files.
+
+    python -m benchmarks.curves docs/images/smax_2s3z.png perceiver=runs/p0,runs/p1 transformer=runs/t0
+
+One line a run, one colour a label; the table on standard output has steps and seconds to a win rate of 90 % over the last
+256 training episodes (sampled actions) for each run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib
+import typer
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+WIN_RATE = "outcome/win_rate"
+GOAL = 0.9
+COLORS = ("#2f6fde", "#e07b39", "#3a9d5d", "#9a4fb5")
+
+
+def main(
+    picture: Annotated[Path, typer.Argument(help="PNG to write.")],
+    groups: Annotated[list[str], typer.Argument(help="label=RUN,RUN,… for each group of runs.")],
+    title: Annotated[str, typer.Option(help="Heading of the picture.")] = "Win rate in training",
+) -> None:
+    """Draw win rate against environment steps and against seconds."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
+    print("| run | steps to 90 % | seconds to 90 % | steps/s | last win rate |\n|---|---|---|---|---|")
+    for color, group in zip(COLORS, groups, strict=False):
+        label, _, runs = group.partition("=")
+        for index, run in enumerate(runs.split(",")):
+            records = [json.loads(line) for line in (Path(run) / "progress.jsonl").read_text().splitlines()]
+            records = [record for record in records if WIN_RATE in record]
+            for axis, key, scale in zip(axes, ("env_steps", "seconds"), (1e3, 1.0), strict=True):
+                axis.plot(
+                    [record[key] / scale for record in records],
+                    [100 * record[WIN_RATE] for record in records],
+                    color=color,
+                    alpha=0.8,
+                    linewidth=1.4,
+                    label=label if index == 0 else None,
+                )
+            print(_row(f"{label} {Path(run).name}", records))
+    for axis, name in zip(axes, ("environment steps (thousands)", "seconds (training)"), strict=True):
+        axis.axhline(100 * GOAL, color="#888888", linewidth=0.8, linestyle=":")
+        axis.set_xlabel(name)
+        axis.set_xlim(left=0)
+        axis.set_ylim(0, 100)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("win rate, % of last 256 episodes")
+    axes[0].legend(frameon=False, loc="upper left")
+    figure.suptitle(title)
+    figure.tight_layout()
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=130)
+
+
+def _row(name: str, records: list[dict[str, float]]) -> str:
+    reached = next((record for record in records if record[WIN_RATE] >= GOAL), None)
+    last = records[-1]
+    to_goal = f"{reached['env_steps']:,.0f} | {reached['seconds']:.0f}" if reached else "not reached | not reached"
+    return f"| {name} | {to_goal} | {last['env_steps'] / last['seconds']:,.0f} | {100 * last[WIN_RATE]:.1f} % |"
+
+
+if __name__ == "__main__":
+    typer.run(main)

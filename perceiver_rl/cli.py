@@ -1,0 +1,137 @@
+"""The command line: `perceiver-rl train | evaluate`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from perceiver_rl.display import ProgressDisplay, describe_training
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train and evaluate entity agents: a Perceiver IO (or a transformer) that reads a set of units and decides for each "
+    "of its own, trained by RLlib.\n\n"
+    "Start with: [bold]perceiver-rl train configs/smax_2s3z_ppo.py[/bold]",
+)
+console = Console(stderr=True)
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # As uvicorn does: `envs.…`, `configs.…` and a user's own modules are found in the folder where the command is given.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    app()
+
+
+@app.command()
+def train(
+    config: Annotated[
+        str,
+        typer.Argument(help="Training config: a Python file with make_config(), or an import string 'module:function'."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder: checkpoints, TensorBoard, progress. Default: runs/<config>-<time>.")
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Another environment than the config's, e.g. smax/3s5z or my_module:make_env.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of weights, environments and minibatches.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Length of the run in environment steps. Default: what the config says.", min=1)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Change a setting; may be repeated. Sections are the methods of RLlib's AlgorithmConfig "
+            "(training.lr=3e-4) and 'model' (model.encoder=transformer, model.perceiver.num_latents=16).",
+        ),
+    ] = None,
+    env_runners: Annotated[
+        int | None,
+        typer.Option(help="Processes that sample, beside the learner's; 0 samples in the learner's process.", min=0),
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Environment steps between checkpoints.", min=1)] = 100_000,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
+    ] = False,
+) -> None:
+    """Train an agent.
+
+    [bold]Examples[/bold]
+
+    perceiver-rl train configs/smax_2s3z_ppo.py --seed 1 --out runs/2s3z
+
+    perceiver-rl train configs/smax_2s3z_ppo.py --env smax/3s5z --set model.encoder=transformer
+
+    perceiver-rl train configs/smax_2s3z_ppo.py --out runs/2s3z --resume
+
+    Ctrl-C ends a run after its current iteration and leaves a checkpoint. A cluster is used if RAY_ADDRESS is set.
+    """
+    with _clear_errors():
+        from perceiver_rl.rllib.config_file import default_steps, load_factory
+        from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
+        from perceiver_rl.rllib.training import prepare
+        from perceiver_rl.rllib.training import train as run_training
+
+        overrides = list(set_ or [])
+        if env_runners is not None:
+            overrides.append(f"env_runners.num_env_runners={env_runners}")
+        if resume:
+            if out is None:
+                raise ValueError("--resume: expected --out RUN, the folder of the run to go on with")
+            folder = RunFolder(out)
+            settings = folder.settings()
+            if overrides or env is not None:
+                raise ValueError(
+                    f"--resume: a resumed run keeps its settings, which are in {out}/run.json; leave out --set, --env and "
+                    "--env-runners"
+                )
+            if config != settings.config:
+                raise ValueError(f"--resume: got config {config!r}, but the run in {out} was begun with {settings.config!r}")
+        else:
+            total = steps if steps is not None else default_steps(load_factory(config))
+            settings = RunSettings(config, env, seed, total, tuple(overrides))
+            folder = RunFolder(out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+        run = prepare(settings, folder, resume=resume)
+    console.print(f"Training for {settings.total_env_steps:,} environment steps, seed {settings.seed}: {folder.path}")
+    with ProgressDisplay(console, "steps") as display:
+        result = run_training(
+            run,
+            checkpoint_every=checkpoint_every,
+            on_progress=lambda now: display.show(now.env_steps, now.total_env_steps, describe_training(now)),
+        )
+    console.print(f"Checkpoint: {result.checkpoint}")
+    console.print(f"Curves:     tensorboard --logdir {folder.path}")
+    console.print(f"Evaluate:   perceiver-rl evaluate {folder.path}")
+    if result.interrupted:
+        console.print(f"Go on:      perceiver-rl train {settings.config} --out {folder.path} --resume")
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Turn mistakes of the user into one message without a traceback. Everything else is a bug, and keeps its traceback."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        console.print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+    except KeyboardInterrupt:
+        console.print("Interrupted.")
+        raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -1,0 +1,165 @@
+"""Training configs as Python files, and overrides of them from the command line; all mistakes are found before Ray starts."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from perceiver_rl.configuration import from_mapping, unknown_name
+from perceiver_rl.environments import load
+from perceiver_rl.policy.entity_policy import EntityPolicyConfig
+from perceiver_rl.rllib.module import MODEL_CONFIG_KEY, module_spec
+
+FACTORY = "make_config"
+STEPS_ARGUMENT = "total_env_steps"
+MODEL_SECTION = "model"
+SECTIONS = (
+    "environment",
+    "env_runners",
+    "learners",
+    "training",
+    "evaluation",
+    "reporting",
+    "debugging",
+    "fault_tolerance",
+)
+"""Methods of `AlgorithmConfig` whose keyword arguments can be set, besides our `model`."""
+
+
+def load_factory(config: str) -> Callable[..., AlgorithmConfig]:
+    """The `make_config` function of a config.
+
+    Args:
+        config: Path of a Python file that defines `make_config(total_env_steps: int = …) -> AlgorithmConfig`, or an import
+            string `"module:function"`.
+
+    Raises:
+        ValueError: If there is no such file or function, or it takes no `total_env_steps` with a default.
+    """
+    if ":" in config:
+        factory = load(config)
+    else:
+        path = Path(config)
+        if not path.is_file():
+            there = sorted(str(each) for each in (path.parent if path.parent.is_dir() else Path("configs")).glob("*.py"))
+            there = [each for each in there if not each.endswith("__init__.py")]
+            raise ValueError(
+                f"config: got {config!r}, which is no file; expected the path of a Python file that defines "
+                f"{FACTORY}(), or an import string 'module:function'. Files here: {', '.join(there) or 'none'}"
+            )
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"config {config!r}: got a file that is not Python, expected one ending in .py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, FACTORY):
+            raise ValueError(f"config {config!r}: got no function {FACTORY}(), expected it to return an AlgorithmConfig")
+        factory = getattr(module, FACTORY)
+    parameter = inspect.signature(factory).parameters.get(STEPS_ARGUMENT)
+    if parameter is None or not isinstance(parameter.default, int):
+        raise ValueError(
+            f"config {config!r}: {FACTORY}() takes no argument '{STEPS_ARGUMENT}' with an integer default; expected "
+            f"`def {FACTORY}({STEPS_ARGUMENT}: int = 1_000_000)`, the length of the run"
+        )
+    return factory
+
+
+def default_steps(factory: Callable[..., AlgorithmConfig]) -> int:
+    """The length of the run that a config asks for, in environment steps."""
+    steps: int = inspect.signature(factory).parameters[STEPS_ARGUMENT].default
+    return steps
+
+
+def apply_overrides(config: AlgorithmConfig, overrides: list[str]) -> None:
+    """Change a config by assignments such as `training.lr=3e-4` or `model.perceiver.num_latents=16`.
+
+    The first name is `model`, for the fields of `EntityPolicyConfig`, or a method of RLlib's `AlgorithmConfig`, for that
+    method's arguments. Values are Python literals; what is none is a string.
+
+    Raises:
+        ValueError: If a name is unknown (the message lists the known ones) or a value has another type than the setting.
+    """
+    model: dict[str, Any] = {}
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not equals or not dot or not key:
+            raise ValueError(f"--set {override}: expected section.key=value, e.g. training.lr=3e-4")
+        value = _literal(text.strip())
+        if section == MODEL_SECTION:
+            *groups, leaf = key.split(".")
+            target = model
+            for group in groups:
+                target = target.setdefault(group, {})
+            target[leaf] = value
+        elif section in SECTIONS:
+            _set(config, section, key, value)
+        else:
+            raise ValueError(unknown_name(f"--set {override}: unknown section", section, (*SECTIONS, MODEL_SECTION)))
+    if model:
+        _set_model(config, model)
+
+
+def _set(config: AlgorithmConfig, section: str, key: str, value: Any) -> None:
+    known = _arguments(type(config), section)
+    if key not in known:
+        raise ValueError(unknown_name(f"--set {section}.{key}: unknown key", key, known))
+    current = getattr(config, key, None)
+    if isinstance(current, (bool, int, float, str)) and not _fits(current, value):
+        raise ValueError(
+            f"--set {section}.{key}: got {value!r} ({type(value).__name__}), expected {type(current).__name__} such as "
+            f"{current!r}"
+        )
+    getattr(config, section)(**{key: value})
+
+
+def _fits(current: bool | int | float | str, value: Any) -> bool:
+    """Whether a value can stand where `current` stands. Schedules (lists) may replace numbers, and None anything."""
+    if value is None:
+        return True
+    if isinstance(current, bool) or isinstance(value, bool):
+        return isinstance(current, bool) and isinstance(value, bool)
+    if isinstance(current, (int, float)):
+        return isinstance(value, (int, float, list))
+    return isinstance(value, str)
+
+
+def _arguments(config_class: type[AlgorithmConfig], section: str) -> list[str]:
+    """Keyword arguments of a config's method, those of the classes that it extends included."""
+    names: dict[str, None] = {}
+    for cls in config_class.__mro__:
+        if section in vars(cls):
+            for parameter in inspect.signature(vars(cls)[section]).parameters.values():
+                if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                    names[parameter.name] = None
+    return list(names)
+
+
+def _set_model(config: AlgorithmConfig, changes: dict[str, Any]) -> None:
+    spec = config.rl_module_spec
+    if not isinstance(spec, RLModuleSpec) or MODEL_CONFIG_KEY not in (spec.model_config or {}):
+        raise ValueError("--set model.…: the config's RLModule is not the one of perceiver_rl.rllib.module.module_spec")
+    merged = _merge(spec.model_config[MODEL_CONFIG_KEY], changes)
+    config.rl_module(rl_module_spec=module_spec(from_mapping(EntityPolicyConfig, merged, MODEL_SECTION)))
+
+
+def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for key, value in changes.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return {"true": True, "false": False, "none": None}.get(text.lower(), text)

@@ -1,0 +1,261 @@
+"""One training run from start to end: RLlib's algorithm, TensorBoard, checkpoints, Ctrl-C, resuming."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import gymnasium
+import numpy as np
+import ray
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from torch.utils.tensorboard import SummaryWriter
+
+from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
+from perceiver_rl.environments import make_vector_env
+from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
+from perceiver_rl.rllib.config_file import apply_overrides, load_factory
+from perceiver_rl.rllib.metrics import env_steps, flatten
+from perceiver_rl.rllib.registration import register_env
+from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
+
+TRIAL_STEPS = 5
+"""Steps of the environment that are tried and checked before Ray starts."""
+
+MAX_EMPTY_ITERATIONS = 3
+"""Iterations without a single sample after which a run is given up: every env runner fails, again and again."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run stands after an iteration."""
+
+    env_steps: int
+    total_env_steps: int
+    seconds: float
+    """Training time, from the first iteration on and over all resumptions."""
+    env_steps_per_second: float
+    """Over the last iteration."""
+    numbers: dict[str, float]
+    """By TensorBoard tag."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended."""
+
+    checkpoint: Path
+    progress: Progress
+    interrupted: bool
+    """Whether Ctrl-C ended it before its time."""
+
+
+def build_config(settings: RunSettings) -> AlgorithmConfig:
+    """The RLlib config of a run, with all overrides applied and validated.
+
+    Raises:
+        ValueError: If the config, the environment, a key or a value is not valid.
+    """
+    config = load_factory(settings.config)(total_env_steps=settings.total_env_steps)
+    if settings.env is not None:
+        config.environment(register_env(settings.env))
+    config.debugging(seed=settings.seed)
+    apply_overrides(config, list(settings.overrides))
+    config.copy(copy_frozen=False).validate()
+    return config
+
+
+def try_environment(env: str, env_config: dict[str, Any], seed: int) -> EntitySchema:
+    """Play a few random legal steps and check every observation, so that a broken environment is found at once.
+
+    Returns:
+        The environment's schema.
+
+    Raises:
+        ValueError: If an observation does not keep the contract.
+    """
+    vector_env = make_vector_env(env, 2, **env_config)
+    schema = schema_of(vector_env.single_observation_space)
+    rng = np.random.default_rng(seed)
+    observation, _ = vector_env.reset(seed=seed)
+    for _ in range(TRIAL_STEPS):
+        schema.check(observation, (2,))
+        draw = rng.random(observation[ACTION_MASK].shape)
+        observation, *_ = vector_env.step(np.where(observation[ACTION_MASK], draw, 0.0).argmax(axis=-1))
+    schema.check(observation, (2,))
+    vector_env.close()
+    return schema
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run of which everything has been checked that can be before Ray starts."""
+
+    settings: RunSettings
+    folder: RunFolder
+    config: AlgorithmConfig
+    schema: EntitySchema
+    checkpoint: Path | None
+    """Where a resumed run goes on from."""
+    seconds_before: float
+    """Training time up to that checkpoint."""
+
+
+def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -> PreparedRun:
+    """Check everything that can be wrong with a run, and begin its folder.
+
+    Args:
+        settings: What to do.
+        folder: Where to write.
+        resume: Go on from the folder's newest checkpoint.
+
+    Raises:
+        ValueError: If the config, a key, a value, the environment, the folder or the checkpoint is not valid.
+        ImportError: If the environment needs a package that is not installed.
+    """
+    config = build_config(settings)
+    schema = try_environment(config.env, config.env_config, settings.seed)
+    if not resume:
+        folder.create(settings)
+        return PreparedRun(settings, folder, config, schema, checkpoint=None, seconds_before=0.0)
+    checkpoint = find_checkpoint(folder.path)
+    return PreparedRun(settings, folder, config, schema, checkpoint, load_info(checkpoint).seconds)
+
+
+def train(
+    run: PreparedRun, *, checkpoint_every: int, on_progress: Callable[[Progress], None] | None = None
+) -> TrainingResult:
+    """Train until the run's steps are done or Ctrl-C is pressed, and leave a checkpoint in either case.
+
+    Args:
+        run: What `prepare` gave back.
+        checkpoint_every: Environment steps between checkpoints.
+        on_progress: Called after every iteration.
+
+    Raises:
+        RuntimeError: If the env runners deliver no samples.
+    """
+    with local_ray(run.config), _building(run.config) as algorithm:
+        if run.checkpoint:
+            algorithm.restore_from_path(run.checkpoint.resolve())
+        return _loop(algorithm, _Recorder(run), checkpoint_every, on_progress or (lambda progress: None))
+
+
+class _Recorder:
+    """Writes what a run leaves behind."""
+
+    def __init__(self, run: PreparedRun) -> None:
+        self.run = run
+        self._info = {
+            "env": run.config.env,
+            "env_config": dict(run.config.env_config),
+            "config": run.settings.config,
+            "seed": run.settings.seed,
+            "schema": run.schema.to_dict(),
+        }
+
+    def open_log(self, env_steps: int) -> SummaryWriter:
+        """TensorBoard's writer; what an earlier, interrupted part of the run logged after `env_steps` is taken back."""
+        self.run.folder.cut_progress(env_steps)
+        return SummaryWriter(str(self.run.folder.path), purge_step=env_steps + 1 if env_steps else None)
+
+    def log(self, writer: SummaryWriter, progress: Progress) -> None:
+        """One iteration's numbers, to TensorBoard and to the progress file."""
+        numbers = {**progress.numbers, "time/env_steps_per_second": progress.env_steps_per_second}
+        for tag, value in numbers.items():
+            writer.add_scalar(tag, value, progress.env_steps)
+        self.run.folder.append_progress({"env_steps": progress.env_steps, "seconds": progress.seconds, **numbers})
+
+    def save(self, algorithm: Algorithm, progress: Progress) -> Path:
+        """A checkpoint."""
+        return self.run.folder.save_checkpoint(
+            algorithm, progress.env_steps, {**self._info, "seconds": progress.seconds}
+        )
+
+
+def _loop(
+    algorithm: Algorithm,
+    recorder: _Recorder,
+    checkpoint_every: int,
+    on_progress: Callable[[Progress], None],
+) -> TrainingResult:
+    total = recorder.run.settings.total_env_steps
+    steps = env_steps({"env_runners": algorithm.metrics.peek("env_runners", default={})})
+    next_checkpoint = steps + checkpoint_every
+    empty_iterations = 0
+    progress = Progress(steps, total, recorder.run.seconds_before, 0.0, {})
+    began = time.perf_counter()
+    with recorder.open_log(steps) as writer, _stop_at_ctrl_c() as stop:
+        while progress.env_steps < total and not stop():
+            result = algorithm.train()
+            steps = env_steps(result)
+            seconds = recorder.run.seconds_before + time.perf_counter() - began
+            if steps <= progress.env_steps:
+                empty_iterations += 1
+                if empty_iterations == MAX_EMPTY_ITERATIONS:
+                    raise RuntimeError(
+                        f"no samples from the env runners in {MAX_EMPTY_ITERATIONS} iterations on end: each of them fails; "
+                        "their errors are in the log above. Run with --env-runners 0 to see the first one as it is raised"
+                    )
+                continue
+            empty_iterations = 0
+            rate = (steps - progress.env_steps) / (seconds - progress.seconds)
+            progress = Progress(steps, total, seconds, rate, flatten(result))
+            recorder.log(writer, progress)
+            on_progress(progress)
+            if steps >= next_checkpoint and steps < total:
+                recorder.save(algorithm, progress)
+                next_checkpoint += checkpoint_every
+        return TrainingResult(recorder.save(algorithm, progress), progress, interrupted=progress.env_steps < total)
+
+
+@contextmanager
+def local_ray(config: AlgorithmConfig) -> Iterator[None]:
+    """Ray for the duration of a run: the cluster at RAY_ADDRESS if that is set, else a local one of the size needed."""
+    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        ray.init(address="local", num_cpus=1 + config.num_env_runners + config.num_learners, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _building(config: AlgorithmConfig) -> Iterator[Algorithm]:
+    """The algorithm; its actors are stopped at the end, whatever happens."""
+    gymnasium.logger.min_level = gymnasium.logger.ERROR  # RLlib registers one and the same gymnasium name for every env
+    algorithm = config.build_algo()
+    try:
+        yield algorithm
+    finally:
+        algorithm.stop()
+
+
+@contextmanager
+def _stop_at_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C ask for an orderly end after the running iteration, and a second one end at once."""
+    asked = False
+
+    def handle(signal_number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, previous)

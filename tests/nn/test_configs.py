@@ -1,0 +1,83 @@
+"""Configurations refuse what cannot be built, and the large preset costs what its source says."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from agents.presets import preset
+from perceiver_rl.nn import EntityTransformerConfig, PerceiverIOConfig, build_encoder
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "num_latents",
+        "latent_dim",
+        "num_blocks",
+        "num_self_attends_per_block",
+        "num_cross_attend_heads",
+        "num_self_attend_heads",
+        "num_decoder_heads",
+        "cross_widening_factor",
+        "self_widening_factor",
+        "decoder_widening_factor",
+    ],
+)
+def test_perceiver_config__wants_sizes_of_at_least_one(field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: got 0, expected at least 1$"):
+        PerceiverIOConfig(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "num_layers",
+        "model_dim",
+        "num_heads",
+        "head_dim",
+        "widening_factor",
+        "num_decoder_heads",
+        "decoder_widening_factor",
+    ],
+)
+def test_transformer_config__wants_sizes_of_at_least_one(field: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: got -1, expected at least 1$"):
+        EntityTransformerConfig(**{field: -1})
+
+
+@pytest.mark.parametrize("config", [PerceiverIOConfig, EntityTransformerConfig])
+@pytest.mark.parametrize("dropout", [-0.1, 1.0, float("nan")])
+def test_configs__want_a_dropout_below_one(config: Callable[..., object], dropout: float) -> None:
+    with pytest.raises(ValueError, match=rf"^dropout: got {dropout}, expected at least 0 and less than 1$"):
+        config(dropout=dropout)
+
+
+@pytest.mark.parametrize("heads", ["num_cross_attend_heads", "num_self_attend_heads"])
+def test_perceiver_config__wants_heads_that_share_the_width(heads: str) -> None:
+    with pytest.raises(ValueError, match="num_heads: got 5, expected a divisor of the width 64"):
+        PerceiverIOConfig(**{heads: 5})
+
+
+def test_build_encoder__wants_decoder_heads_that_share_the_queries_width() -> None:
+    with pytest.raises(ValueError, match="num_heads: got 5, expected a divisor of the width 64"):
+        build_encoder(PerceiverIOConfig(num_decoder_heads=5), input_dim=3, query_dim=64)
+
+
+def _flops(name: str, entities: int) -> int:
+    """Of reading one set, a multiplication and an addition counted as two; the meta device computes none."""
+    policy = preset(name)
+    config = policy.transformer if policy.encoder == "transformer" else policy.perceiver
+    with torch.device("meta"):
+        encoder = build_encoder(config, input_dim=policy.token_dim, query_dim=policy.token_dim)
+        tokens, mask = torch.empty(1, entities, policy.token_dim), torch.empty(1, entities, dtype=torch.bool)
+    with FlopCounterMode(display=False) as counter:
+        encoder.read(tokens, mask)
+    return counter.get_total_flops()
+
+
+def test_alphastar_preset__costs_what_the_paper_says() -> None:
+    perceiver, transformer = _flops("alphastar", 512), _flops("alphastar-transformer", 512)
+    assert perceiver == pytest.approx(0.93e9, rel=0.1)
+    assert transformer / perceiver == pytest.approx(3.5, rel=0.1)
