@@ -20,17 +20,17 @@ SIZES: dict[str, EntityPolicyConfig] = {
         token_dim=32,
         pointer_dim=16,
         perceiver=PerceiverIOConfig(num_latents=4, latent_dim=32, num_self_attend_heads=2),
-        transformer=EntityTransformerConfig(
-            num_layers=1, model_dim=32, num_heads=2, head_dim=16, widening_factor=1
-        ),
+        transformer=EntityTransformerConfig(num_layers=1, model_dim=32, num_heads=2, head_dim=16, widening_factor=1),
     ),
     # For squads of up to about thirty units on a CPU.
     "small": EntityPolicyConfig(
         token_dim=64,
         pointer_dim=32,
-        perceiver=PerceiverIOConfig(num_latents=8, latent_dim=64, num_self_attend_heads=4),
+        perceiver=PerceiverIOConfig(
+            num_latents=8, latent_dim=64, num_cross_attend_heads=4, num_self_attend_heads=4, num_decoder_heads=4
+        ),
         transformer=EntityTransformerConfig(
-            num_layers=1, model_dim=64, num_heads=4, head_dim=16, widening_factor=1
+            num_layers=1, model_dim=64, num_heads=4, head_dim=16, widening_factor=1, num_decoder_heads=4
         ),
     ),
     # The sizes of the StarCraft II experiment of Perceiver IO (Jaegle et al. 2022, appendix B): three latent
@@ -47,9 +47,7 @@ SIZES: dict[str, EntityPolicyConfig] = {
             cross_widening_factor=4,
             self_widening_factor=4,
         ),
-        transformer=EntityTransformerConfig(
-            num_layers=3, model_dim=256, num_heads=2, head_dim=128, widening_factor=4
-        ),
+        transformer=EntityTransformerConfig(num_layers=3, model_dim=256, num_heads=2, head_dim=128, widening_factor=4),
     ),
 }
 

@@ -92,9 +92,7 @@ class AttackNearestAgent:
         move = np.where(move_legal.any(axis=-1), move, legal.argmax(axis=-1))
         return np.where(self._attacked >= 0, self._targets.start + self._attacked, move)
 
-    def _choose_targets(
-        self, attackable: NDArray[np.bool_], distance: NDArray[np.float64]
-    ) -> NDArray[np.int64]:
+    def _choose_targets(self, attackable: NDArray[np.bool_], distance: NDArray[np.float64]) -> NDArray[np.int64]:
         """The target that each actor attacks now, `[envs, actors]`: the last while it can, -1 for none."""
         keeps = np.take_along_axis(attackable, self._attacked.clip(0)[..., None], axis=-1)[..., 0]
         keeps &= self._attacked >= 0

@@ -6,7 +6,7 @@ from agents.presets import preset
 from perceiver_rl.rllib import EpisodeOutcomes, SquadPPOLearner, VectorEnvRunner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 700_000, model: str = "small") -> PPOConfig:
+def make_config(total_env_steps: int = 500_000) -> PPOConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         PPOConfig()
@@ -18,10 +18,9 @@ def make_config(total_env_steps: int = 700_000, model: str = "small") -> PPOConf
             num_envs_per_env_runner=128,
             rollout_fragment_length=32,
         )
-        .rl_module(rl_module_spec=module_spec(preset(model)))
+        .rl_module(rl_module_spec=module_spec(preset("small")))
         .callbacks(EpisodeOutcomes)
         .training(
-            learner_class=SquadPPOLearner,
             lr=[[0, 1e-3], [total_env_steps, 0.0]],
             gamma=0.99,
             lambda_=0.95,
@@ -36,6 +35,6 @@ def make_config(total_env_steps: int = 700_000, model: str = "small") -> PPOConf
             grad_clip=0.5,
             grad_clip_by="global_norm",
         )
-        .learners(learner_config_dict={"ratio": "per_actor"})
+        .learners(learner_class=SquadPPOLearner, learner_config_dict={"ratio": "per_actor"})
         .reporting(metrics_num_episodes_for_smoothing=256)
     )

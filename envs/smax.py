@@ -238,9 +238,7 @@ class SmaxEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):
         self.action_space = self.schema.action_space
         self._over = True
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Start a new episode; see `SmaxVectorEnv.reset`."""
         super().reset(seed=seed)
         observation, _ = self._vector.reset(seed=seed)
@@ -258,9 +256,7 @@ class SmaxEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):
             gymnasium.error.ResetNeeded: If the episode has ended, or never began.
         """
         if self._over:
-            raise gymnasium.error.ResetNeeded(
-                "step: the episode has ended or never began; call reset() first"
-            )
+            raise gymnasium.error.ResetNeeded("step: the episode has ended or never began; call reset() first")
         outcome = self._vector.advance(np.asarray(action)[None])
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._over = terminated or truncated
@@ -300,8 +296,7 @@ def _dynamics() -> ModuleType:
         if package not in ("jax", "jaxmarl"):
             raise
         raise ImportError(
-            f"SMAX environments need the package {package!r}, which is not installed; run: "
-            "pip install 'perceiver-rl[smax]'"
+            f"SMAX environments need the package {package!r}, which is not installed; run: pip install 'perceiver-rl[smax]'"
         ) from error
     return smax_dynamics
 

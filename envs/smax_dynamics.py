@@ -255,9 +255,7 @@ class SmaxDynamics:
             "attacking": attacking & told,
             "target_dx": jnp.where(aimed, offset, 0.0)[:, 0],
             "target_dy": jnp.where(aimed, offset, 0.0)[:, 1],
-            "cooldown": jnp.clip(
-                world.unit_weapon_cooldowns / env.unit_type_weapon_cooldowns[world.unit_types], 0.0, 1.0
-            ),
+            "cooldown": jnp.clip(world.unit_weapon_cooldowns / env.unit_type_weapon_cooldowns[world.unit_types], 0.0, 1.0),
         }
         for unit_type, name in enumerate(env.unit_type_names):
             columns[f"is_{name}"] = world.unit_types == unit_type

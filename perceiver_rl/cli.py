@@ -19,11 +19,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Train and evaluate entity agents: a Perceiver IO (or a transformer) that reads a set of units and decides for each "
-    "of its own, trained by RLlib.\n\n"
+    help="Train and evaluate entity agents: a Perceiver IO (or a transformer) that reads a set of units and decides for "
+    "each of its own, trained by RLlib.\n\n"
     "Start with: [bold]perceiver-rl train configs/smax_2s3z_ppo.py[/bold]",
 )
 console = Console(stderr=True)
+
+AGENTS = "agents.registry:make_agent"
+"""Who can be evaluated beside a checkpoint: the checkout's `agents` folder."""
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -122,6 +125,87 @@ def train(
     if result.interrupted:
         console.print(f"Go on:      perceiver-rl train {settings.config} --out {folder.path} --resume")
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run folder (its newest checkpoint is taken) or one checkpoint folder in it.")
+    ],
+    env: Annotated[
+        str | None, typer.Option(help="Another environment than the one trained on; its schema must be the same.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="Episodes for each policy and mode.", min=1)] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
+    against: Annotated[str, typer.Option(help="Agents to evaluate beside it, separated by commas: heuristic, random.")] = "",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write one record for each row of the table.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Log the checkpoint's results beside its training curves.")] = True,
+) -> None:
+    """Evaluate a checkpoint, greedy and sampled, with 95 % Wilson intervals of the win rate.
+
+    Every environment of the batch plays the same number of episodes, so that short ones do not count more often. The same
+    seed gives the same figures to the digit.
+
+    [bold]Examples[/bold]
+
+    perceiver-rl evaluate runs/2s3z --episodes 512 --json runs/2s3z/evaluation.json
+
+    perceiver-rl evaluate runs/2s3z/checkpoints/checkpoint_0000300000 --against heuristic,random
+    """
+    with _clear_errors():
+        from perceiver_rl.entities import schema_of
+        from perceiver_rl.environments import load, make_vector_env
+        from perceiver_rl.evaluation.agent import Agent, PolicyAgent
+        from perceiver_rl.evaluation.report import make_table, write_json
+        from perceiver_rl.evaluation.rollout import evaluate as play
+        from perceiver_rl.evaluation.statistics import Mode, summarize
+        from perceiver_rl.evaluation.tensorboard import log_summaries
+        from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info, load_policy
+
+        found = find_checkpoint(checkpoint)
+        info = load_info(found)
+        env_name = env or info.env
+        vector_env = make_vector_env(env_name, _num_envs(episodes), **info.env_config)
+        schema = schema_of(vector_env.single_observation_space)
+        contests: list[tuple[str, Mode, Agent]] = []
+        policy = PolicyAgent(load_policy(found, schema))
+        contests += [(str(checkpoint), "greedy", policy), (str(checkpoint), "sampled", policy)]
+        for name in filter(None, against.split(",")):
+            contests.append((name, "greedy", load(AGENTS)(name, schema)))
+
+    console.print(f"{found.name} of {checkpoint}, {info.env_steps:,} environment steps, on {env_name}, seed {seed}")
+    summaries = []
+    for name, mode, agent in contests:
+        with ProgressDisplay(console, "episodes") as display:
+            records = play(
+                agent,
+                vector_env,
+                episodes_per_env=episodes // vector_env.num_envs,
+                seed=seed,
+                greedy=mode == "greedy",
+                on_episode=lambda done, total, words=f"{name} {mode}": display.show(done, total, words),  # type: ignore[misc]
+            )
+        summaries.append(summarize(records, env=env_name, policy=name, mode=mode, seed=seed))
+    vector_env.close()
+    Console().print(make_table(summaries))
+    if json_file is not None:
+        write_json(json_file, summaries)
+        console.print(f"Records:    {json_file}")
+    if tensorboard:
+        run = found.parent.parent
+        log_summaries(run, [each for each in summaries if each.policy == str(checkpoint)], info.env_steps)
+        console.print(f"Curves:     tensorboard --logdir {run}")
+
+
+MAX_ENVS = 128
+"""Environments of an evaluation's batch at most: beyond that, larger batches are hardly faster."""
+
+
+def _num_envs(episodes: int) -> int:
+    """The largest batch in which every environment plays the same number of episodes."""
+    return max(size for size in range(1, MAX_ENVS + 1) if episodes % size == 0)
 
 
 @contextmanager

@@ -59,9 +59,7 @@ def _coerce(hint: Any, value: Any, where: str) -> Any:
     origin = get_origin(hint)
     if origin is Literal:
         if value not in get_args(hint):
-            raise ValueError(
-                f"{where}: got {value!r}, expected one of {', '.join(map(repr, get_args(hint)))}"
-            )
+            raise ValueError(f"{where}: got {value!r}, expected one of {', '.join(map(repr, get_args(hint)))}")
         return value
     if origin in (Union, types.UnionType):
         if value is None and type(None) in get_args(hint):

@@ -69,9 +69,7 @@ class Feature:
         if not self.name:
             raise ValueError("feature name: got an empty string, expected a name")
         if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            raise ValueError(
-                f"feature {self.name!r}: got range [{self.low}, {self.high}], expected finite low < high"
-            )
+            raise ValueError(f"feature {self.name!r}: got range [{self.low}, {self.high}], expected finite low < high")
 
 
 @dataclass(frozen=True)
@@ -179,8 +177,7 @@ class EntitySchema:
         for verb in self.targeted_verbs:
             if verb.target not in known:
                 raise ValueError(
-                    f"targeted verb {verb.name!r}: got unknown target type {verb.target!r}, "
-                    f"known are {', '.join(known)}"
+                    f"targeted verb {verb.name!r}: got unknown target type {verb.target!r}, known are {', '.join(known)}"
                 )
         if not self.verbs and not self.targeted_verbs:
             raise ValueError("verbs: got neither verbs nor targeted verbs, expected something to choose")
@@ -314,8 +311,7 @@ class EntitySchema:
     def unpack(self, observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Give back the present entities of each type as rows `[count, features]`: the inverse of `pack`."""
         return {
-            each.name: observation[features_key(each.name)][observation[mask_key(each.name)]]
-            for each in self.entity_types
+            each.name: observation[features_key(each.name)][observation[mask_key(each.name)]] for each in self.entity_types
         }
 
     def actor_mask(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
@@ -378,8 +374,7 @@ class EntitySchema:
         for actor, option in enumerate(options.tolist()):
             if not 0 <= option < self.num_options:
                 raise ValueError(
-                    f"action of {self.actor_name(actor)}: got option {option}, expected 0 to "
-                    f"{self.num_options - 1}"
+                    f"action of {self.actor_name(actor)}: got option {option}, expected 0 to {self.num_options - 1}"
                 )
             if not present[actor]:
                 if option != 0:
@@ -411,9 +406,7 @@ class EntitySchema:
         if observation.keys() != expected.keys():
             missing = sorted(expected.keys() - observation.keys())
             extra = sorted(observation.keys() - expected.keys())
-            raise ValueError(
-                f"observation keys: missing {missing}, unknown {extra}, expected exactly {sorted(expected)}"
-            )
+            raise ValueError(f"observation keys: missing {missing}, unknown {extra}, expected exactly {sorted(expected)}")
         for key, (shape, dtype) in expected.items():
             array, full_shape = observation[key], (*batch_shape, *shape)
             if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != full_shape:
@@ -423,8 +416,7 @@ class EntitySchema:
                     else f"a {type(array).__name__}"
                 )
                 raise ValueError(
-                    f"observation[{key!r}]: got {got}, expected {np.dtype(dtype)} array of shape "
-                    f"{list(full_shape)}"
+                    f"observation[{key!r}]: got {got}, expected {np.dtype(dtype)} array of shape {list(full_shape)}"
                 )
 
     def _check_action_mask(self, observation: Mapping[str, NDArray[Any]]) -> None:
@@ -528,9 +520,7 @@ def _as_features(features: Sequence[Feature | str]) -> tuple[Feature, ...]:
 def _require_unique(names: Sequence[str], what: str) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(
-            f"{what}: got {', '.join(map(repr, repeated))} more than once, expected unique names"
-        )
+        raise ValueError(f"{what}: got {', '.join(map(repr, repeated))} more than once, expected unique names")
 
 
 def _at(batch: Sequence[int]) -> str:

@@ -82,9 +82,7 @@ def test_schema__counts_options_without_targets_and_without_verbs() -> None:
 def test_option_name__tells_verbs_and_targets() -> None:
     names = [SKIRMISH.option_name(option) for option in range(NUM_OPTIONS)]
     assert names[:3] == ["stop", "north", "attack zergling 0"]
-    assert names[8:13] == [
-        *("attack zergling 6", "heal marine 0", "heal marine 1", "heal marine 2", "stun zergling 0")
-    ]
+    assert names[8:13] == [*("attack zergling 6", "heal marine 0", "heal marine 1", "heal marine 2", "stun zergling 0")]
     assert names[-1] == "stun zergling 6"
     assert len(set(names)) == NUM_OPTIONS
 
@@ -184,9 +182,7 @@ def test_schema__refuses_what_makes_no_sense(build: Callable[[], object], messag
 
 def test_pack__puts_present_entities_in_the_first_slots() -> None:
     observation = skirmish()
-    np.testing.assert_array_equal(
-        observation["entities/marine"], np.float32([[45, 0.1, 0.2], [30, 0.3, 0.4], [0, 0, 0]])
-    )
+    np.testing.assert_array_equal(observation["entities/marine"], np.float32([[45, 0.1, 0.2], [30, 0.3, 0.4], [0, 0, 0]]))
     assert observation["entity_mask/marine"].tolist() == [True, True, False]
     assert observation["entity_mask/rock"].tolist() == [False] * 4  # left out, so none is present
     assert observation["globals"].tolist() == [7.0]
@@ -303,9 +299,7 @@ def test_pack__says_what_does_not_fit(entities: Any, action_mask: Any, message: 
 
 
 def test_pack__checks_what_it_made() -> None:
-    with raises(
-        "observation['globals']: got float32 array of shape [2], expected float32 array of shape [1]"
-    ):
+    with raises("observation['globals']: got float32 array of shape [2], expected float32 array of shape [1]"):
         SKIRMISH.pack({}, [], globals=[0.0, 1.0])
 
 
@@ -349,8 +343,7 @@ def _replace(key: str, change: Callable[[NDArray[Any]], Any]) -> Callable[[Obser
         ),
         (
             _replace("entities/rock", lambda array: array.astype(np.float64)),
-            "observation['entities/rock']: got float64 array of shape [4, 1], expected float32 array of "
-            "shape [4, 1]",
+            "observation['entities/rock']: got float64 array of shape [4, 1], expected float32 array of shape [4, 1]",
         ),
         (
             _replace("entity_mask/rock", lambda array: array.astype(np.int8)),
@@ -358,8 +351,7 @@ def _replace(key: str, change: Callable[[NDArray[Any]], Any]) -> Callable[[Obser
         ),
         (
             _replace("entities/medic", lambda array: array.T[:1]),
-            "observation['entities/medic']: got float32 array of shape [1, 2], expected float32 array of "
-            "shape [2, 2]",
+            "observation['entities/medic']: got float32 array of shape [1, 2], expected float32 array of shape [2, 2]",
         ),
         (
             _replace("globals", lambda array: array.tolist()),
@@ -402,8 +394,7 @@ def test_check__says_what_is_wrong_and_where(spoil: Callable[[Observation], obje
     [
         (
             _put("entities/zergling", (2, 0, 3), np.nan),
-            "entity type 'zergling', feature 'vx', entity 0 of batch entry 2: got nan, expected a finite "
-            "number",
+            "entity type 'zergling', feature 'vx', entity 0 of batch entry 2: got nan, expected a finite number",
         ),
         (
             _put("globals", (3, 0), np.inf),
@@ -435,8 +426,7 @@ def test_check__says_where_in_a_batch(spoil: Callable[[Observation], object], me
 def test_check__wants_the_batch_shape_that_it_was_told() -> None:
     observation = observe(SKIRMISH, batch=5, seed=0)
     with raises(
-        "observation['entities/marine']: got float32 array of shape [5, 3, 3], expected float32 array of "
-        "shape [3, 3]"
+        "observation['entities/marine']: got float32 array of shape [5, 3, 3], expected float32 array of shape [3, 3]"
     ):
         SKIRMISH.check(observation)
     nested = {key: array[None].repeat(2, axis=0) for key, array in observation.items()}
@@ -479,8 +469,7 @@ def test_check_action__accepts_legal_options() -> None:
         ),
         (
             [2, 1, 0, 0, 0],
-            "action of marine 0: got 'attack zergling 0', which is not legal now; legal are stop, attack "
-            "zergling 1",
+            "action of marine 0: got 'attack zergling 0', which is not legal now; legal are stop, attack zergling 1",
         ),
     ],
 )

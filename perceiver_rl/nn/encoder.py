@@ -17,9 +17,7 @@ EncoderConfig = PerceiverIOConfig | EntityTransformerConfig
 class EntityEncoder(Protocol):
     """Reads a set once, then answers any number of queries about it."""
 
-    def read(
-        self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]
-    ) -> Memory:
+    def read(self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]) -> Memory:
         """Encode the present entities."""
         ...
 
@@ -30,9 +28,7 @@ class EntityEncoder(Protocol):
         ...
 
 
-def build_encoder(
-    config: EncoderConfig, *, input_dim: int, query_dim: int
-) -> PerceiverIO | EntityTransformer:
+def build_encoder(config: EncoderConfig, *, input_dim: int, query_dim: int) -> PerceiverIO | EntityTransformer:
     """The encoder that a configuration describes.
 
     Args:

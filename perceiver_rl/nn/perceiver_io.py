@@ -95,9 +95,7 @@ class PerceiverIO(nn.Module):
         self.config = config
         scale = config.latent_init_scale
         self.latents = nn.Parameter(
-            nn.init.trunc_normal_(
-                torch.empty(config.num_latents, config.latent_dim), std=scale, a=-2 * scale, b=2 * scale
-            )
+            nn.init.trunc_normal_(torch.empty(config.num_latents, config.latent_dim), std=scale, a=-2 * scale, b=2 * scale)
         )
         self.cross_attend = CrossAttention(
             config.latent_dim,
@@ -136,18 +134,14 @@ class PerceiverIO(nn.Module):
         """
         return self.cross_attend(self.latents.unsqueeze(0), clear_absent(tokens, entity_mask), entity_mask)
 
-    def process(
-        self, latents: Float[Tensor, "batch latents latent_dim"]
-    ) -> Float[Tensor, "batch latents latent_dim"]:
+    def process(self, latents: Float[Tensor, "batch latents latent_dim"]) -> Float[Tensor, "batch latents latent_dim"]:
         """Let the latents read each other."""
         for _ in range(self.config.num_blocks):
             for self_attend in self.self_attends:
                 latents = self_attend(latents)
         return latents
 
-    def read(
-        self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]
-    ) -> Memory:
+    def read(self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]) -> Memory:
         """Encode and process: everything that does not depend on what will be asked."""
         return Memory(values=self.process(self.encode(tokens, entity_mask)), mask=None)
 

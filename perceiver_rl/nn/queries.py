@@ -39,8 +39,6 @@ class EntityQueries(nn.Module):
         super().__init__()
         self.projection = nn.Linear(input_dim, dim)
 
-    def forward(
-        self, tokens: Float[Tensor, "batch entities input_dim"]
-    ) -> Float[Tensor, "batch entities dim"]:
+    def forward(self, tokens: Float[Tensor, "batch entities input_dim"]) -> Float[Tensor, "batch entities dim"]:
         """One query for each token."""
         return self.projection(tokens)

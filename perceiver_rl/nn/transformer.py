@@ -95,9 +95,7 @@ class EntityTransformer(nn.Module):
             dropout=config.dropout,
         )
 
-    def read(
-        self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]
-    ) -> Memory:
+    def read(self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]) -> Memory:
         """Let the present entities read each other.
 
         Args:

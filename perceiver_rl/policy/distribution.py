@@ -21,9 +21,7 @@ class ActorCategorical:
         one value.
     """
 
-    def __init__(
-        self, logits: Float[Tensor, "*batch actors options"], legal: Bool[Tensor, "*batch actors options"]
-    ) -> None:
+    def __init__(self, logits: Float[Tensor, "*batch actors options"], legal: Bool[Tensor, "*batch actors options"]) -> None:
         self.legal = legal
         self.present: Bool[Tensor, "*batch actors"] = legal.any(dim=-1)
         # The smallest finite number rather than -inf: exp() of it is exactly 0, and no gradient becomes inf -

@@ -54,9 +54,7 @@ class EntityEmbedding(nn.Module):
     def __init__(self, schema: EntitySchema, dim: int) -> None:
         super().__init__()
         self.schema = schema
-        self.scaling = nn.ModuleDict(
-            {module_key(each.name): FeatureScaling(each.features) for each in schema.entity_types}
-        )
+        self.scaling = nn.ModuleDict({module_key(each.name): FeatureScaling(each.features) for each in schema.entity_types})
         self.projection = nn.ModuleDict(
             {module_key(each.name): nn.Linear(each.num_features, dim) for each in schema.entity_types}
         )

@@ -162,9 +162,7 @@ class EntityPolicy(nn.Module):
         logits = [self.verb_head(actors)] if self.schema.verbs else []
         if self.target_types:
             counts = [self.schema.entity_type(name).max_count for name in self.target_types]
-            by_type = dict(
-                zip(self.target_types, self.target_norm(targets).split(counts, dim=1), strict=True)
-            )
+            by_type = dict(zip(self.target_types, self.target_norm(targets).split(counts, dim=1), strict=True))
             for verb in self.schema.targeted_verbs:
                 query = self.pointer_queries[module_key(verb.name)](actors)
                 key = self.pointer_keys[module_key(verb.name)](by_type[verb.target])

@@ -1,4 +1,4 @@
-"""Training configs as Python files, and overrides of them from the command line; all mistakes are found before Ray starts."""
+"""Training configs as Python files, and overrides of them; all mistakes are found before Ray starts."""
 
 from __future__ import annotations
 

@@ -43,9 +43,7 @@ class SquadDistribution(Distribution):
         per_option = logits.unflatten(-1, (-1, cls.num_options))
         return cls(ActorCategorical(per_option, per_option > ILLEGAL))
 
-    def sample(
-        self, *, sample_shape: tuple[int, ...] | None = None, **kwargs: object
-    ) -> Int[Tensor, "*batch actors"]:
+    def sample(self, *, sample_shape: tuple[int, ...] | None = None, **kwargs: object) -> Int[Tensor, "*batch actors"]:
         """One option for each actor. Only one draw at a time is supported, as everywhere in RLlib."""
         if sample_shape:
             raise ValueError(f"sample_shape: got {sample_shape}, expected None: draw once for each row of the batch")

@@ -42,6 +42,16 @@ class VectorEnvRunner(SingleAgentEnvRunner):
     step by step. `on_episode_end` gets the episode's last chunk, with the environment's last info.
     """
 
+    env: Any  # RLlib's own attributes, which it sets without saying of what type they are
+    _needs_initial_reset: bool
+
+    _observation: Arrays
+    """What the environments show now."""
+    _resetting: NDArray[np.bool_]
+    """Environments that will reset themselves in the coming step, `[num_envs]`."""
+    _running: list[_RunningEpisode]
+    """The episode of each environment that has not ended yet."""
+
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         if config._env_to_module_connector is not None or config._module_to_env_connector is not None:
             raise ValueError(
@@ -78,9 +88,15 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         if force_reset or num_episodes is not None or self._needs_initial_reset:
             self._reset()
         rollout = Rollout(self._observation, self._resetting)
+
+        def enough() -> bool:
+            if num_episodes is not None:
+                return rollout.num_ended >= num_episodes
+            return num_timesteps is None or rollout.num_steps >= num_timesteps
+
         forward_s = env_s = 0.0
         started = time.perf_counter()
-        while rollout.num_steps < num_timesteps if num_timesteps is not None else rollout.num_ended < num_episodes:
+        while not enough():
             began = time.perf_counter()
             actions, extra = self._random_act() if random_actions else self._act(explore)
             acted = time.perf_counter()
@@ -106,8 +122,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
     def _reset(self) -> None:
         """Reset the environments and begin an episode in each."""
         observation, _ = self._try_env_reset(seed=self._seed if self._needs_initial_reset else None, options=None)
-        self._observation: Arrays = observation
-        self._resetting: NDArray[np.bool_] = np.zeros(self.num_envs, bool)
+        self._observation = observation
+        self._resetting = np.zeros(self.num_envs, bool)
         self._running = [_RunningEpisode() for _ in range(self.num_envs)]
 
     def _act(self, explore: bool) -> tuple[NDArray[np.int64], Arrays]:
@@ -116,9 +132,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         batch = {Columns.OBS: observation}
         if explore:
             output = self.module.forward_exploration(batch, t=self.num_env_steps_sampled_lifetime)
-            distribution = self.module.get_exploration_action_dist_cls().from_logits(
-                output[Columns.ACTION_DIST_INPUTS]
-            )
+            distribution = self.module.get_exploration_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
         else:
             output = self.module.forward_inference(batch)
             distribution = self.module.get_inference_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])

@@ -69,9 +69,7 @@ class SquadPPOLearner(PPOTorchLearner):
         """The PPO loss of one module's minibatch: clipped policy loss, value loss, entropy bonus, KL penalty."""
         module = self.module[module_id].unwrapped()
         current = module.get_train_action_dist_cls().from_logits(fwd_out[Columns.ACTION_DIST_INPUTS]).per_actor
-        previous = (
-            module.get_exploration_action_dist_cls().from_logits(batch[Columns.ACTION_DIST_INPUTS]).per_actor
-        )
+        previous = module.get_exploration_action_dist_cls().from_logits(batch[Columns.ACTION_DIST_INPUTS]).per_actor
         actions, advantages = batch[Columns.ACTIONS], batch[Postprocessing.ADVANTAGES]
         log_ratio = current.log_prob_per_actor(actions) - previous.log_prob_per_actor(actions)
         present = current.present.float()

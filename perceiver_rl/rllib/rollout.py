@@ -89,6 +89,8 @@ class Rollout:
 
     def chunks(self) -> Iterator[Chunk]:
         """Cut the rollout at the ends of episodes; environments one after the other, each in the order of time."""
+        if not self._steps:
+            return
         # One environment's steps lie side by side in memory, so that chunks are views which travel between processes
         # without being gathered first.
         observations = _stack(self._observations)
@@ -122,7 +124,12 @@ def _stack(steps: list[Arrays]) -> Arrays:
 
 
 def _info_of(infos: dict[str, Any], env: int) -> dict[str, Any]:
-    """One environment's info out of gymnasium's vector form, where `_key` tells for whom `key` is valid."""
+    """One environment's info out of gymnasium's vector form, where `_key` tells for whom `key` is valid.
+
+    A value may be a dictionary of the same form, such as `episode` of `RecordEpisodeStatistics`.
+    """
     return {
-        key: values[env] for key, values in infos.items() if not key.startswith("_") and infos.get(f"_{key}", [True] * (env + 1))[env]
+        key: _info_of(values, env) if isinstance(values, dict) else values[env]
+        for key, values in infos.items()
+        if not key.startswith("_") and infos.get(f"_{key}", [True] * (env + 1))[env]
     }

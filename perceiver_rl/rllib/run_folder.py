@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from dataclasses import asdict, dataclass
@@ -107,7 +106,7 @@ class RunFolder:
         _write_json(scratch / CHECKPOINT_INFO, {"format": FORMAT, "env_steps": env_steps, **info, **provenance()})
         if target.exists():
             shutil.rmtree(target)
-        os.replace(scratch, target)
+        scratch.replace(target)
         return target
 
     def append_progress(self, record: dict[str, float]) -> None:

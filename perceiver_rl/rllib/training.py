@@ -65,6 +65,8 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
     Raises:
         ValueError: If the config, the environment, a key or a value is not valid.
     """
+    # RLlib greets every config on the new API stack with a warning that it is on the new API stack.
+    logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
     config = load_factory(settings.config)(total_env_steps=settings.total_env_steps)
     if settings.env is not None:
         config.environment(register_env(settings.env))
@@ -177,9 +179,7 @@ class _Recorder:
 
     def save(self, algorithm: Algorithm, progress: Progress) -> Path:
         """A checkpoint."""
-        return self.run.folder.save_checkpoint(
-            algorithm, progress.env_steps, {**self._info, "seconds": progress.seconds}
-        )
+        return self.run.folder.save_checkpoint(algorithm, progress.env_steps, {**self._info, "seconds": progress.seconds})
 
 
 def _loop(

@@ -80,12 +80,8 @@ def test_scripted__forgets_its_target_when_an_episode_starts(agent: AttackNeares
     assert agent.act(farther, START, greedy=True)[0, 0] == ATTACK + 1
 
 
-@pytest.mark.parametrize(
-    ("enemy", "verb"), [((4, 9), NORTH), ((9, 5), EAST), ((5, 0), SOUTH), ((0, 4), WEST)]
-)
-def test_scripted__walks_to_the_nearest_in_view(
-    enemy: tuple[float, float], verb: int, agent: AttackNearestAgent
-) -> None:
+@pytest.mark.parametrize(("enemy", "verb"), [((4, 9), NORTH), ((9, 5), EAST), ((5, 0), SOUTH), ((0, 4), WEST)])
+def test_scripted__walks_to_the_nearest_in_view(enemy: tuple[float, float], verb: int, agent: AttackNearestAgent) -> None:
     assert agent.act(_observe({1: (4, 4)}, {1: enemy}), START, greedy=True).tolist() == [[0, verb, 0]]
 
 

@@ -13,9 +13,7 @@ from perceiver_rl.rllib.config_file import load_factory
 from perceiver_rl.rllib.run_folder import RunSettings
 from perceiver_rl.rllib.training import build_config
 
-CONFIGS = sorted(
-    str(path) for path in (Path(__file__).parents[2] / "configs").glob("*.py") if path.name != "__init__.py"
-)
+CONFIGS = sorted(str(path) for path in (Path(__file__).parents[2] / "configs").glob("*.py") if path.name != "__init__.py")
 
 
 def test_configs__there_are_some() -> None:

@@ -76,9 +76,7 @@ def test_observations__keep_the_contract_through_episodes(map_name: str, smax: S
     ends = 0
     for _ in range(120):
         env.schema.check(observation, batch_shape=(env.num_envs,))
-        assert all(
-            array.flags.writeable for array in observation.values()
-        )  # torch warns about read-only ones
+        assert all(array.flags.writeable for array in observation.values())  # torch warns about read-only ones
         observation, _, terminated, truncated, _ = env.step(agent.act(observation, started, greedy=False))
         ends += int((terminated | truncated).sum())
     assert ends >= 3
@@ -108,9 +106,7 @@ def test_verbs__move_units_in_their_direction(option: int, direction: tuple[int,
     after, *_ = env.step(_all(env, option))
     moved = (after["entities/ally"] - before["entities/ally"])[..., xy].mean(axis=(0, 1))
     np.testing.assert_allclose(moved / max(np.linalg.norm(moved), 1.0), direction, atol=0.05)
-    np.testing.assert_allclose(
-        after["entities/ally"][..., last_move], np.broadcast_to(direction, (3, 5, 2)), atol=1e-6
-    )
+    np.testing.assert_allclose(after["entities/ally"][..., last_move], np.broadcast_to(direction, (3, 5, 2)), atol=1e-6)
 
 
 # -- ends of episodes ----------------------------------------------------------------------------------------
@@ -172,9 +168,7 @@ def test_autoreset__starts_the_next_episode_one_step_later_and_in_ended_environm
     np.testing.assert_allclose(new["globals"][:, 0], [0.0, 7 / TIME_LIMIT, 0.0], atol=1e-6)
     last_move_x = env.schema.entity_type("ally").feature_names.index("last_move_x")
     np.testing.assert_allclose(new["entities/ally"][:, 0, last_move_x], [0.0, 1.0, 0.0], atol=1e-6)
-    assert not np.array_equal(
-        new["entities/ally"][0], first["entities/ally"][0]
-    )  # another start, not the same one
+    assert not np.array_equal(new["entities/ally"][0], first["entities/ally"][0])  # another start, not the same one
 
 
 def test_walls__kill_unless_told_otherwise(smax: Smax) -> None:
@@ -200,9 +194,7 @@ def test_single_env__tells_the_same_infos_in_every_step_and_adds_up_the_rewards(
     over, total = False, 0.0
     while not over:
         batch = {key: values[None] for key, values in observation.items()}
-        observation, reward, terminated, truncated, info = env.step(
-            agent.act(batch, np.zeros(1, bool), False)[0]
-        )
+        observation, reward, terminated, truncated, info = env.step(agent.act(batch, np.zeros(1, bool), False)[0])
         assert info.keys() == INFO_KEYS
         assert info["allies_left"] == observation["entity_mask/ally"].sum()
         total, over = total + reward, terminated or truncated
@@ -234,9 +226,7 @@ def test_seed__reproduces_episodes_across_autoresets(smax: Smax) -> None:
 def test_seed__tells_environments_and_resets_apart(smax: Smax) -> None:
     env = smax("2s3z")
     starts = [env.reset(seed=seed)[0]["entities/ally"] for seed in (4, 5, None, None)]
-    assert (
-        len({start.tobytes() for batch in starts for start in batch}) == 3 * 4 - 2
-    )  # seed 4 + 1 is seed 5 + 0, …
+    assert len({start.tobytes() for batch in starts for start in batch}) == 3 * 4 - 2  # seed 4 + 1 is seed 5 + 0, …
     np.testing.assert_array_equal(starts[0][1:], starts[1][:2])
 
 
@@ -333,7 +323,5 @@ err = sys.stderr = io.StringIO()
 import envs.smax_dynamics
 sys.exit(sys.stdout is not out or sys.stderr is not err or out.getvalue() + err.getvalue() != "")
 """
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

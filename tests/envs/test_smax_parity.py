@@ -75,9 +75,7 @@ def _roll_out(env: SmaxVectorEnv, map_name: str) -> list[Step]:
     steps = []
     for _ in range(NUM_STEPS):
         wander = generator.random((env.num_envs, 1)) < 0.2
-        actions = np.where(
-            wander, wanders.act(observation, started, False), fights.act(observation, started, False)
-        )
+        actions = np.where(wander, wanders.act(observation, started, False), fights.act(observation, started, False))
         before = env.battles
         assert before is not None
         observation, reward, terminated, truncated, _ = env.step(actions)
@@ -116,9 +114,7 @@ def _column(env: SmaxVectorEnv, step: Step, entity_type: str, name: str) -> NDAr
 
 
 @pytest.mark.parametrize("map_name", MAPS)
-def test_rollout__contains_deaths_damage_and_new_episodes(
-    map_name: str, rollout: Callable[[str], list[Step]]
-) -> None:
+def test_rollout__contains_deaths_damage_and_new_episodes(map_name: str, rollout: Callable[[str], list[Step]]) -> None:
     # Without them, most of what the tests below compare would go untested.
     steps = rollout(map_name)
     assert any(step.began for step in steps)
@@ -207,13 +203,10 @@ def test_observation__attacks_point_at_the_unit_that_jaxmarls_action_index_means
                     attacking = action >= NUM_MOVES
                     assert bool(_column(env, step, entity_type, "attacking")[slot]) == attacking
                     offset = [_column(env, step, entity_type, f"target_d{axis}")[slot] for axis in "xy"]
-                    target = (
-                        action - NUM_MOVES if entity_type == "ally" else num_allies - 1 - (action - NUM_MOVES)
-                    )
+                    target = action - NUM_MOVES if entity_type == "ally" else num_allies - 1 - (action - NUM_MOVES)
                     if attacking and step.observation[f"entity_mask/{target_type}"][target]:
                         expected = [
-                            _column(env, step, target_type, axis)[target]
-                            - _column(env, step, entity_type, axis)[slot]
+                            _column(env, step, target_type, axis)[target] - _column(env, step, entity_type, axis)[slot]
                             for axis in "xy"
                         ]
                         np.testing.assert_allclose(offset, expected, atol=1e-4)

@@ -41,6 +41,4 @@ ENCODERS: dict[str, Callable[[float], EncoderConfig]] = {
 @pytest.fixture(params=ENCODERS)
 def make_encoder(request: pytest.FixtureRequest) -> MakeEncoder:
     """Build the encoder with that dropout."""
-    return lambda dropout=0.0: build_encoder(
-        ENCODERS[request.param](dropout), input_dim=INPUT_DIM, query_dim=QUERY_DIM
-    )
+    return lambda dropout=0.0: build_encoder(ENCODERS[request.param](dropout), input_dim=INPUT_DIM, query_dim=QUERY_DIM)

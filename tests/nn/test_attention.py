@@ -39,16 +39,12 @@ def _naive_attend(query: Tensor, key: Tensor, value: Tensor, entity_mask: Tensor
 
 
 @settings(max_examples=15)  # a naive loop is slow
-@given(
-    st.lists(st.lists(st.booleans(), min_size=ENTITIES, max_size=ENTITIES), min_size=BATCH, max_size=BATCH)
-)
+@given(st.lists(st.lists(st.booleans(), min_size=ENTITIES, max_size=ENTITIES), min_size=BATCH, max_size=BATCH))
 def test_attend__equals_a_naive_loop(mask: list[list[bool]]) -> None:
     torch.manual_seed(0)
     query, key, value = _inputs(torch.float64)
     entity_mask = torch.tensor(mask)
-    torch.testing.assert_close(
-        attend(query, key, value, entity_mask), _naive_attend(query, key, value, entity_mask)
-    )
+    torch.testing.assert_close(attend(query, key, value, entity_mask), _naive_attend(query, key, value, entity_mask))
 
 
 def test_attend__reads_everything_without_a_mask() -> None:
@@ -115,9 +111,7 @@ def _copy(source: nn.Module, target: nn.Module) -> None:
 
 @pytest.mark.parametrize("use_query_residual", [True, False])
 def test_cross_attention__equals_torchs_multihead_attention(use_query_residual: bool) -> None:
-    block = CrossAttention(
-        12, 10, num_heads=3, widening_factor=2, use_query_residual=use_query_residual
-    ).double()
+    block = CrossAttention(12, 10, num_heads=3, widening_factor=2, use_query_residual=use_query_residual).double()
     theirs = nn.MultiheadAttention(12, 3, kdim=10, vdim=10, batch_first=True, dtype=torch.float64)
     with torch.no_grad():
         theirs.q_proj_weight.copy_(block.query.weight)

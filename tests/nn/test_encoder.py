@@ -36,9 +36,7 @@ def _gradients(module: nn.Module) -> dict[str, Tensor]:
     return gradients
 
 
-def _answers(
-    encoder: PerceiverIO | EntityTransformer, tokens: Tensor, mask: Tensor, queries: Tensor
-) -> Tensor:
+def _answers(encoder: PerceiverIO | EntityTransformer, tokens: Tensor, mask: Tensor, queries: Tensor) -> Tensor:
     """Through the interface that encoders share."""
     return encoder.decode(encoder.read(tokens, mask), queries)
 
@@ -141,9 +139,7 @@ def test_encoder__has_gradient_in_every_parameter(make_encoder: MakeEncoder) -> 
 def test_encoder__gives_a_batch_what_it_gives_one_by_one(make_encoder: MakeEncoder) -> None:
     encoder, tokens, mask, queries = make_encoder(), _tokens(), _mask(), _queries()
     alone = [_answers(encoder, tokens[b : b + 1], mask[b : b + 1], queries[b : b + 1]) for b in range(BATCH)]
-    torch.testing.assert_close(
-        torch.cat(alone), _answers(encoder, tokens, mask, queries), atol=1e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(torch.cat(alone), _answers(encoder, tokens, mask, queries), atol=1e-6, rtol=1e-5)
 
 
 @settings(max_examples=15)
@@ -174,9 +170,7 @@ def test_encoder__has_the_right_gradient(make_encoder: MakeEncoder) -> None:
     tokens = torch.randn(2, 3, INPUT_DIM, dtype=torch.float64, requires_grad=True)
     queries = torch.randn(2, 2, QUERY_DIM, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True, False, True], [False, False, False]])
-    assert torch.autograd.gradcheck(
-        lambda t, q: _answers(encoder, t, mask, q), (tokens, queries), fast_mode=True
-    )
+    assert torch.autograd.gradcheck(lambda t, q: _answers(encoder, t, mask, q), (tokens, queries), fast_mode=True)
 
 
 # -- what is particular to a Perceiver -----------------------------------------------------------------------
@@ -244,9 +238,7 @@ def test_transformer__changes_places_with_its_entities() -> None:
 def test_transformer__equals_torchs_own() -> None:
     config = replace(ENCODERS["transformer"](0.0), head_dim=4)  # torch knows no other width than 12 / 3
     encoder = EntityTransformer(config, input_dim=INPUT_DIM, query_dim=QUERY_DIM)
-    layer = nn.TransformerEncoderLayer(
-        12, 3, 48, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-    )
+    layer = nn.TransformerEncoderLayer(12, 3, 48, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
     theirs = nn.TransformerEncoder(layer, num_layers=2, enable_nested_tensor=False)
     with torch.no_grad():
         for ours, torchs in zip(encoder.layers, theirs.layers, strict=True):

@@ -1,0 +1,56 @@
+"""Summaries as a table on the terminal and as a JSON file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from perceiver_rl.evaluation.statistics import Summary
+
+UNKNOWN = "-"
+
+
+def make_table(summaries: Sequence[Summary]) -> Table:
+    """A table with one row for each summary, for `rich.console.Console.print`; it fits a terminal of 80 columns."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for name in ("environment", "policy", "mode"):
+        table.add_column(name, vertical="bottom", overflow="fold")
+    for name in ("episodes", "win rate\n(95 % interval)", "return", "length", "units\nleft"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in summaries:
+        table.add_row(
+            each.env,
+            each.policy,
+            each.mode,
+            f"{each.episodes:,}",
+            _win_rate(each),
+            f"{each.return_mean:.2f}",
+            f"{each.length_mean:.1f}",
+            UNKNOWN if each.units_left_mean is None else f"{each.units_left_mean:.2f}",
+        )
+    return table
+
+
+def write_json(path: Path, summaries: Sequence[Summary]) -> None:
+    """Write a list of records, one for each summary; the file is either whole or not there.
+
+    Args:
+        path: The file; missing folders are made.
+        summaries: What to write; the keys are the fields of `Summary`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.part")
+    records = [each.to_dict() for each in summaries]
+    scratch.write_text(json.dumps(records, indent=2, allow_nan=False) + "\n")
+    scratch.replace(path)
+
+
+def _win_rate(summary: Summary) -> str:
+    if summary.win_rate is None or summary.win_rate_low is None or summary.win_rate_high is None:
+        return UNKNOWN
+    rate, low, high = (100 * each for each in (summary.win_rate, summary.win_rate_low, summary.win_rate_high))
+    return f"{rate:.1f} % ({low:.1f} to {high:.1f})"

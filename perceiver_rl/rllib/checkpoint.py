@@ -1,0 +1,286 @@
+"""Find a training run's checkpoints, tell whole ones from damaged and foreign ones, and load the policy in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickletools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModule
+
+from perceiver_rl.entities import EntitySchema, EntityType
+from perceiver_rl.policy.entity_policy import EntityPolicy
+from perceiver_rl.rllib.module import PerceiverRLModule
+from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, CHECKPOINTS, FORMAT
+
+logger = logging.getLogger(__name__)
+
+RLLIB_INFO = "rllib_checkpoint.json"
+LEARNER = Path(COMPONENT_LEARNER_GROUP, COMPONENT_LEARNER)
+MODULE = LEARNER / COMPONENT_RL_MODULE / DEFAULT_MODULE_ID
+
+REQUIRED_FILES = (
+    RLLIB_INFO,
+    "algorithm_state.pkl",
+    "class_and_ctor_args.pkl",
+    str(LEARNER / "state.pkl"),
+    str(MODULE / "class_and_ctor_args.pkl"),
+    str(MODULE / "module_state.pkl"),
+)
+"""Besides our own. RLlib writes others too, which depend on the algorithm; those that are there are looked at."""
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What must be known of a checkpoint before it is loaded."""
+
+    path: Path
+    env: str
+    env_config: dict[str, Any]
+    env_steps: int
+    """Environment steps that it was trained for."""
+    seconds: float
+    """Training time up to it."""
+    seed: int
+    config: str
+    """Path or import string of the training config."""
+    versions: dict[str, str]
+    """Of the packages that wrote it."""
+    commit: str | None
+    schema: EntitySchema
+
+
+# -- finding ---------------------------------------------------------------------------------------------------
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that is meant by a path.
+
+    Args:
+        path: A run folder, its `checkpoints` folder, or one checkpoint. Of several, the one with the most
+            environment steps that is whole; damaged ones that are passed over are logged as warnings.
+
+    Raises:
+        ValueError: If there is nothing, nothing of ours, or nothing whole; the message says which, and names
+            the file that is missing or cannot be read.
+    """
+    if not path.exists():
+        raise ValueError(f"checkpoint {path}: does not exist; expected a run folder of `train`, or a checkpoint in one")
+    if not path.is_dir():
+        raise ValueError(f"checkpoint {path}: got a file, expected a run folder of `train`, or a checkpoint in one")
+    for folder in (path / CHECKPOINTS, path):
+        candidates = _checkpoints_in(folder)
+        if candidates:
+            return _newest_whole(candidates)
+    if path.name == CHECKPOINTS or (path / CHECKPOINTS).is_dir() or (path / "run.json").is_file():
+        raise ValueError(
+            f"run {path}: holds no checkpoint; expected at least one, which `train` writes on schedule, at its end "
+            "and at Ctrl-C"
+        )
+    require_whole(path)
+    return path
+
+
+def _checkpoints_in(folder: Path) -> list[Path]:
+    """Checkpoints by environment steps. One that is still being written has a name that begins with a dot."""
+    found = [each for each in folder.glob("checkpoint_*") if each.is_dir()]
+    return sorted(found, key=lambda each: (len(each.name), each.name))
+
+
+def _newest_whole(candidates: list[Path]) -> Path:
+    damage: list[str] = []
+    for candidate in reversed(candidates):
+        try:
+            require_whole(candidate)
+        except ValueError as error:
+            damage.append(str(error))
+            continue
+        for message in damage:
+            logger.warning("passed over: %s; using %s", message, candidate.name)
+        return candidate
+    raise ValueError(damage[0])
+
+
+# -- checking --------------------------------------------------------------------------------------------------
+
+
+def require_whole(checkpoint: Path) -> None:
+    """Raise if a folder is not a checkpoint that `perceiver-rl train` wrote, with every file whole.
+
+    No code in the checkpoint is run: pickles are walked through, not loaded.
+
+    Raises:
+        ValueError: The message says what is wrong, and with which file.
+    """
+    load_info(checkpoint)
+    for name in REQUIRED_FILES:
+        if not (checkpoint / name).is_file():
+            raise ValueError(_truncated(checkpoint, f"{name} is missing"))
+    for file in sorted(checkpoint.rglob("*.pkl")):
+        _require_whole_pickle(checkpoint, file)
+
+
+def load_info(checkpoint: Path) -> CheckpointInfo:
+    """Read what `perceiver-rl train` wrote beside RLlib's checkpoint.
+
+    Args:
+        checkpoint: One checkpoint's folder.
+
+    Raises:
+        ValueError: If the folder holds no checkpoint of ours, or what it says cannot be read.
+    """
+    file = checkpoint / CHECKPOINT_INFO
+    if not file.is_file():
+        what = "an RLlib checkpoint that" if (checkpoint / RLLIB_INFO).is_file() else "a folder that"
+        raise ValueError(
+            f"checkpoint {checkpoint}: got {what} was not written by `perceiver-rl train` (it has no {CHECKPOINT_INFO}), "
+            "expected a run folder, or a checkpoint in one"
+        )
+    try:
+        record = json.loads(file.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(_truncated(checkpoint, f"{CHECKPOINT_INFO} cannot be read ({error})")) from error
+    written_by = record.get("format") if isinstance(record, dict) else None
+    if written_by != FORMAT:
+        raise ValueError(
+            f"checkpoint {checkpoint}: got format {written_by!r} in {CHECKPOINT_INFO}, expected {FORMAT}; "
+            "it was written by another version of perceiver-rl"
+        )
+    try:
+        return CheckpointInfo(
+            path=checkpoint,
+            env=record["env"],
+            env_config=record["env_config"],
+            env_steps=record["env_steps"],
+            seconds=record["seconds"],
+            seed=record["seed"],
+            config=record["config"],
+            versions=record["versions"],
+            commit=record["commit"],
+            schema=EntitySchema.from_dict(record["schema"]),
+        )
+    except KeyError as error:
+        raise ValueError(_truncated(checkpoint, f"{CHECKPOINT_INFO} has no {error.args[0]!r}")) from error
+
+
+def _require_whole_pickle(checkpoint: Path, file: Path) -> None:
+    """Walk through a pickle to its end, without loading what it describes."""
+    with file.open("rb") as stream:
+        try:
+            for _ in pickletools.genops(stream):
+                pass
+        except (ValueError, UnicodeDecodeError) as error:
+            name = file.relative_to(checkpoint)
+            raise ValueError(
+                _truncated(checkpoint, f"{name} breaks off or is damaged after {file.stat().st_size:,} bytes ({error})")
+            ) from error
+
+
+def _truncated(checkpoint: Path, what: str) -> str:
+    return f"checkpoint {checkpoint}: truncated, {what}; expected a whole checkpoint: use another, or copy it again"
+
+
+# -- loading ---------------------------------------------------------------------------------------------------
+
+
+def load_policy(checkpoint: Path, schema: EntitySchema | None = None) -> EntityPolicy:
+    """The trained policy, in evaluation mode, on the CPU. Ray need not run.
+
+    RLlib's checkpoints are pickles, and loading one can run any code: load only what you would run.
+
+    Args:
+        checkpoint: What `find_checkpoint` gave back.
+        schema: The schema of the environment that it shall play in; None for that of its own.
+
+    Raises:
+        ValueError: If the schema is another than the one that the policy was trained with, or the checkpoint
+            cannot be loaded.
+    """
+    info = load_info(checkpoint)
+    if schema is not None:
+        require_same_schema(info, schema)
+    try:
+        with _without_deprecation_log():
+            module = RLModule.from_checkpoint((checkpoint / MODULE).resolve())
+    except Exception as error:  # unpickling fails in as many ways as the versions of a package can differ
+        versions = ", ".join(f"{package} {version}" for package, version in info.versions.items())
+        raise ValueError(
+            f"checkpoint {checkpoint}: its module cannot be loaded ({type(error).__name__}: {error}); "
+            f"it was written with {versions}"
+        ) from error
+    if not isinstance(module, PerceiverRLModule):
+        raise ValueError(
+            f"checkpoint {checkpoint}: got a module of class {type(module).__name__}, expected PerceiverRLModule"
+        )
+    policy: EntityPolicy = module.policy
+    return policy.eval()
+
+
+@contextmanager
+def _without_deprecation_log() -> Iterator[None]:
+    """RLlib's base class calls its own deprecated code for every module, and says so on the terminal."""
+    log = logging.getLogger("ray._common.deprecation")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def require_same_schema(info: CheckpointInfo, schema: EntitySchema) -> None:
+    """Raise if a policy cannot play an environment because it was trained with another schema.
+
+    Raises:
+        ValueError: The message lists what differs.
+    """
+    differences = list(_differences(info.schema, schema))
+    if differences:
+        raise ValueError(
+            f"checkpoint {info.path}, trained in {info.env!r}: the environment's schema is another one: "
+            f"{'; '.join(differences)}. Evaluate it in {info.env!r}, or train a policy for this environment"
+        )
+
+
+def _differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
+    """What differs, in words."""
+    of_trained = {each.name: each for each in trained.entity_types}
+    of_given = {each.name: each for each in given.entity_types}
+    if list(of_trained) != list(of_given):
+        yield _differ("entity types", ", ".join(of_trained), ", ".join(of_given))
+    for name in of_trained.keys() & of_given.keys():
+        yield from _differences_of_type(of_trained[name], of_given[name])
+    for what, mine, theirs in (
+        ("actors", trained.actors, given.actors),
+        ("verbs", trained.verbs, given.verbs),
+        (
+            "targeted verbs",
+            [f"{verb.name} {verb.target}" for verb in trained.targeted_verbs],
+            [f"{verb.name} {verb.target}" for verb in given.targeted_verbs],
+        ),
+        ("globals", [str(each) for each in trained.globals], [str(each) for each in given.globals]),
+    ):
+        if mine != theirs:
+            yield _differ(what, ", ".join(mine), ", ".join(theirs))
+
+
+def _differences_of_type(trained: EntityType, given: EntityType) -> Iterator[str]:
+    where = f"entity type {trained.name!r}"
+    if trained.max_count != given.max_count:
+        yield _differ(f"{where}, max_count", str(trained.max_count), str(given.max_count))
+    if trained.feature_names != given.feature_names:
+        yield _differ(f"{where}, features", ", ".join(trained.feature_names), ", ".join(given.feature_names))
+        return
+    for mine, theirs in zip(trained.features, given.features, strict=True):
+        if mine != theirs:
+            yield _differ(f"{where}, range of {mine.name!r}", f"[{mine.low}, {mine.high}]", f"[{theirs.low}, {theirs.high}]")
+
+
+def _differ(what: str, trained: str, given: str) -> str:
+    return f"{what}: got {given or 'none'}, trained with {trained or 'none'}"

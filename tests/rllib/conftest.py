@@ -1,0 +1,56 @@
+"""A small run on couriers, the environment of `tests/environments.py`; nothing here needs Ray to be running."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from ray.rllib.algorithms.ppo import PPOConfig
+
+from agents.presets import preset
+from perceiver_rl.rllib.callbacks import EpisodeOutcomes
+from perceiver_rl.rllib.env_runner import VectorEnvRunner
+from perceiver_rl.rllib.learner import SquadPPOLearner
+from perceiver_rl.rllib.module import module_spec
+from perceiver_rl.rllib.registration import register_env
+
+MakeConfig = Callable[..., PPOConfig]
+
+
+@pytest.fixture(scope="session")
+def make_config() -> MakeConfig:
+    """PPO on couriers in this process; keyword arguments are settings of `PPOConfig.training`."""
+
+    def make(num_envs: int = 64, **training: Any) -> PPOConfig:
+        return (
+            PPOConfig()
+            .environment(register_env("tests.environments:make_couriers"))
+            .env_runners(
+                env_runner_cls=VectorEnvRunner,
+                gym_env_vectorize_mode="vector_entry_point",
+                num_env_runners=0,
+                num_envs_per_env_runner=num_envs,
+                rollout_fragment_length=16,
+            )
+            .rl_module(rl_module_spec=module_spec(preset("tiny")))
+            .callbacks(EpisodeOutcomes)
+            .training(
+                **{
+                    "learner_class": SquadPPOLearner,
+                    "lr": 3e-3,
+                    "gamma": 0.5,
+                    "train_batch_size_per_learner": 16 * num_envs,
+                    "minibatch_size": 4 * num_envs,
+                    "num_epochs": 4,
+                    "vf_clip_param": float("inf"),
+                    "vf_loss_coeff": 0.5,
+                    "entropy_coeff": 0.01,
+                    "use_kl_loss": False,
+                    "grad_clip": 0.5,
+                    **training,
+                }
+            )
+            .debugging(seed=0)
+            .reporting(metrics_num_episodes_for_smoothing=200)
+        )
+
+    return make
