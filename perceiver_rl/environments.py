@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
+from multiprocessing import get_context
 from typing import Any
 
+import numpy as np
 from gymnasium.vector import VectorEnv
+
+from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
 
 DEFAULT_REGISTRY = "envs.registry:make_vec"
 """Where plain names such as `smax/2s3z` are looked up: the checkout's `envs` folder."""
+
+TRIAL_STEPS = 5
+"""Steps that `try_environment` plays."""
 
 
 def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, Any]:
@@ -49,3 +57,39 @@ def load(import_string: str) -> Callable[..., Any]:
     if not hasattr(module, attribute):
         raise ValueError(f"{import_string!r}: module {module_name!r} has no attribute {attribute!r}")
     return getattr(module, attribute)
+
+
+def try_environment(env: str, options: Mapping[str, Any], seed: int) -> EntitySchema:
+    """Play a few random legal steps in a process of its own and check every observation.
+
+    A broken environment is so found before anything is spent on it, and the calling process stays free of what the
+    environment imports: JAX, for one, minds if a process that holds it forks, as Ray does.
+
+    Args:
+        env: Name or import string, as for `make_vector_env`.
+        options: Its options.
+        seed: Seed of the environment and of the steps.
+
+    Returns:
+        The environment's schema.
+
+    Raises:
+        ValueError: If there is no such environment, or an observation does not keep the contract.
+        ImportError: If the environment needs a package that is not installed.
+    """
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(_play_trial, env, dict(options), seed).result()
+
+
+def _play_trial(env: str, options: dict[str, Any], seed: int) -> EntitySchema:
+    vector_env = make_vector_env(env, 2, **options)
+    schema = schema_of(vector_env.single_observation_space)
+    rng = np.random.default_rng(seed)
+    observation, _ = vector_env.reset(seed=seed)
+    for _ in range(TRIAL_STEPS):
+        schema.check(observation, (2,))
+        draw = rng.random(observation[ACTION_MASK].shape)
+        observation, *_ = vector_env.step(np.where(observation[ACTION_MASK], draw, 0.0).argmax(axis=-1))
+    schema.check(observation, (2,))
+    vector_env.close()
+    return schema

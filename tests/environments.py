@@ -45,9 +45,7 @@ class CourierVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[Any], NDA
         self.observation_space = gymnasium.vector.utils.batch_space(COURIERS.observation_space, num_envs)
         self.action_space = gymnasium.vector.utils.batch_space(COURIERS.action_space, num_envs)
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode in every sub-environment."""
         if seed is not None or not hasattr(self, "_random"):
             self._random = np.random.default_rng(seed)
@@ -59,9 +57,7 @@ class CourierVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[Any], NDA
         self._observation = self._observe()
         return self._observation, {}
 
-    def step(
-        self, actions: NDArray[Any]
-    ) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
+    def step(self, actions: NDArray[Any]) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], dict[str, Any]]:
         """Deliver, or begin anew where the episode ended in the step before."""
         was_resetting, present = self._resetting, self._observation["entity_mask/courier"]
         teams = self._observation["entities/courier"][:, :, 0]

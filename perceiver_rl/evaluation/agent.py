@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from perceiver_rl.entities import Observation
 from perceiver_rl.policy.entity_policy import EntityPolicy
 
 
+@runtime_checkable  # signatures are checked at run time under pytest
 class Agent(Protocol):
     """Chooses an option for every actor of every environment of a batch."""
 

@@ -16,9 +16,9 @@ UNKNOWN = "-"
 
 def make_table(summaries: Sequence[Summary]) -> Table:
     """A table with one row for each summary, for `rich.console.Console.print`; it fits a terminal of 80 columns."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
     for name in ("environment", "policy", "mode"):
-        table.add_column(name, vertical="bottom", overflow="fold")
+        table.add_column(name, overflow="fold")
     for name in ("episodes", "win rate\n(95 % interval)", "return", "length", "units\nleft"):
         table.add_column(name, justify="right", no_wrap=True)
     for each in summaries:

@@ -165,8 +165,9 @@ def load_info(checkpoint: Path) -> CheckpointInfo:
             commit=record["commit"],
             schema=EntitySchema.from_dict(record["schema"]),
         )
-    except KeyError as error:
-        raise ValueError(_truncated(checkpoint, f"{CHECKPOINT_INFO} has no {error.args[0]!r}")) from error
+    except (KeyError, TypeError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be understood ({error})"
+        raise ValueError(_truncated(checkpoint, f"{CHECKPOINT_INFO} {what}")) from error
 
 
 def _require_whole_pickle(checkpoint: Path, file: Path) -> None:

@@ -41,7 +41,8 @@ class SquadDistribution(Distribution):
     def from_logits(cls, logits: Float[Tensor, "*batch inputs"], **kwargs: object) -> SquadDistribution:
         """Restore the distribution from the flat tensor that `to_dist_inputs` made."""
         per_option = logits.unflatten(-1, (-1, cls.num_options))
-        return cls(ActorCategorical(per_option, per_option > ILLEGAL))
+        # Not `> ILLEGAL`: a logit that became NaN would count as illegal, and a diverged policy as a squad of absent ones.
+        return cls(ActorCategorical(per_option, ~(per_option <= ILLEGAL)))
 
     def sample(self, *, sample_shape: tuple[int, ...] | None = None, **kwargs: object) -> Int[Tensor, "*batch actors"]:
         """One option for each actor. Only one draw at a time is supported, as everywhere in RLlib."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from gymnasium.vector import VectorEnv
@@ -20,10 +21,11 @@ def register_env(env: str) -> str:
     Args:
         env: A name such as `"smax/2s3z"` or an import string `"module:callable"`.
     """
-
-    def create(context: EnvContext) -> VectorEnv[Any, Any, Any]:
-        options = dict(context)
-        return make_vector_env(env, options.pop("num_envs", 1), **options)
-
-    tune.register_env(env, create)
+    tune.register_env(env, partial(_create, env))
     return env
+
+
+def _create(env: str, context: EnvContext) -> VectorEnv[Any, Any, Any]:
+    """Of the module, not of the function above: Ray pickles creators, and this way it need not pickle code."""
+    options = dict(context)
+    return make_vector_env(env, options.pop("num_envs", 1), **options)

@@ -14,22 +14,18 @@ from types import FrameType
 from typing import Any
 
 import gymnasium
-import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from torch.utils.tensorboard import SummaryWriter
 
-from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
-from perceiver_rl.environments import make_vector_env
+from perceiver_rl.entities import EntitySchema
+from perceiver_rl.environments import try_environment
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory
 from perceiver_rl.rllib.metrics import env_steps, flatten
 from perceiver_rl.rllib.registration import register_env
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-
-TRIAL_STEPS = 5
-"""Steps of the environment that are tried and checked before Ray starts."""
 
 MAX_EMPTY_ITERATIONS = 3
 """Iterations without a single sample after which a run is given up: every env runner fails, again and again."""
@@ -74,28 +70,6 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
     apply_overrides(config, list(settings.overrides))
     config.copy(copy_frozen=False).validate()
     return config
-
-
-def try_environment(env: str, env_config: dict[str, Any], seed: int) -> EntitySchema:
-    """Play a few random legal steps and check every observation, so that a broken environment is found at once.
-
-    Returns:
-        The environment's schema.
-
-    Raises:
-        ValueError: If an observation does not keep the contract.
-    """
-    vector_env = make_vector_env(env, 2, **env_config)
-    schema = schema_of(vector_env.single_observation_space)
-    rng = np.random.default_rng(seed)
-    observation, _ = vector_env.reset(seed=seed)
-    for _ in range(TRIAL_STEPS):
-        schema.check(observation, (2,))
-        draw = rng.random(observation[ACTION_MASK].shape)
-        observation, *_ = vector_env.step(np.where(observation[ACTION_MASK], draw, 0.0).argmax(axis=-1))
-    schema.check(observation, (2,))
-    vector_env.close()
-    return schema
 
 
 @dataclass(frozen=True)
@@ -222,6 +196,8 @@ def _loop(
 def local_ray(config: AlgorithmConfig) -> Iterator[None]:
     """Ray for the duration of a run: the cluster at RAY_ADDRESS if that is set, else a local one of the size needed."""
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    # Ray's C++ side reports an actor's restart settings as an error, at every start.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:

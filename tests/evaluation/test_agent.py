@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agents.presets import preset
+from agents.registry import AGENTS, make_agent
+from perceiver_rl.entities import ACTION_MASK, Observation
+from perceiver_rl.evaluation import PolicyAgent
+from perceiver_rl.policy.entity_policy import EntityPolicy
+from tests.evaluation.streaks import SCHEMA, Streaks
+
+NUM_ENVS = 5
+STARTED = np.ones(NUM_ENVS, bool)
+
+
+@pytest.fixture
+def policy() -> EntityPolicy:
+    return EntityPolicy(SCHEMA, preset("tiny"))
+
+
+@pytest.fixture
+def observation() -> Observation:
+    observation, _ = Streaks(NUM_ENVS).reset(seed=0)
+    observation[ACTION_MASK][:, 0, 0] = False
+    return observation
+
+
+def agent_of(policy: EntityPolicy, seed: int) -> PolicyAgent:
+    agent = PolicyAgent(policy)
+    agent.reset(NUM_ENVS, seed)
+    return agent
+
+
+def test_policy_agent__greedy_takes_the_most_probable_legal_option(policy: EntityPolicy, observation: Observation) -> None:
+    with torch.no_grad():
+        logits = policy({key: torch.tensor(array) for key, array in observation.items()}).logits.numpy()
+    expected = np.where(observation[ACTION_MASK], logits, -np.inf).argmax(axis=-1)
+    options = agent_of(policy, 0).act(observation, STARTED, greedy=True)
+    assert options.dtype == np.int64
+    np.testing.assert_array_equal(options, expected)
+
+
+def test_policy_agent__sampled_draws_by_the_policys_probabilities(policy: EntityPolicy, observation: Observation) -> None:
+    agent = agent_of(policy, 0)
+    draws = np.stack([agent.act(observation, STARTED, greedy=False) for _ in range(400)])
+    with torch.no_grad():
+        output = policy({key: torch.tensor(array) for key, array in observation.items()})
+    expected = output.distribution.log_probs.exp()[0].numpy()  # all environments show the same
+    frequencies = (draws[..., None] == np.arange(SCHEMA.num_options)).mean(axis=(0, 1))
+    np.testing.assert_allclose(frequencies, expected, atol=0.05)  # 5 standard deviations of 2,000 draws
+    assert frequencies[0, 0] == 0.0  # illegal
+
+
+def test_policy_agent__sampled_depends_on_the_seed_alone(policy: EntityPolicy, observation: Observation) -> None:
+    def draws(seed: int) -> list[list[int]]:
+        torch.rand(seed)  # the global generator moves on, and does not matter
+        agent = agent_of(policy, seed)
+        return np.concatenate([agent.act(observation, STARTED, greedy=False) for _ in range(9)]).tolist()
+
+    assert draws(1) == draws(1)
+    assert draws(1) != draws(2)
+
+
+@pytest.mark.parametrize("name", [*AGENTS, "agents.random_agent:RandomAgent"])
+def test_make_agent__builds_by_name_and_by_import_string(name: str) -> None:
+    from envs.smax import SmaxVectorEnv
+
+    env = SmaxVectorEnv("3m", num_envs=2)
+    observation, _ = env.reset(seed=0)
+    agent = make_agent(name, env.schema)
+    agent.reset(2, 0)
+    assert agent.act(observation, np.ones(2, bool), False).shape == (2, 3)
+
+
+def test_make_agent__lists_the_known_names() -> None:
+    with pytest.raises(ValueError, match=r"agent: got unknown name 'randm' \(did you mean 'random'\?\).* random, heur"):
+        make_agent("randm", SCHEMA)

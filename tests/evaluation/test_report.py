@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from perceiver_rl.evaluation import Summary, log_summaries, make_table, write_json
+
+GREEDY = Summary(
+    env="smax/2s3z",
+    policy="perceiver",
+    mode="greedy",
+    control="centralized",
+    seed=0,
+    episodes=1024,
+    win_rate=0.953,
+    win_rate_low=0.938,
+    win_rate_high=0.964,
+    return_mean=1.912,
+    length_mean=33.34,
+    units_left_mean=3.1,
+)
+SAMPLED = replace(GREEDY, mode="sampled", win_rate=0.5)
+NO_WINS = replace(GREEDY, env="mpe/spread", win_rate=None, win_rate_low=None, win_rate_high=None, units_left_mean=None)
+
+
+def printed(summaries: list[Summary], width: int = 80) -> list[str]:
+    """The table's lines, runs of spaces as one."""
+    console = Console(width=width, record=True, quiet=True)
+    console.print(make_table(summaries))
+    return [" ".join(line.split()) for line in console.export_text().splitlines()]
+
+
+def test_make_table__shows_a_summary_in_one_line_of_80_columns() -> None:
+    rows = printed([GREEDY, SAMPLED])
+    assert "smax/2s3z perceiver greedy 1,024 95.3 % (93.8 to 96.4) 1.91 33.3 3.10" in rows
+    assert "smax/2s3z perceiver sampled 1,024 50.0 % (93.8 to 96.4) 1.91 33.3 3.10" in rows
+
+
+def test_make_table__marks_what_is_unknown() -> None:
+    assert "mpe/spread perceiver greedy 1,024 - 1.91 33.3 -" in printed([NO_WINS])
+
+
+def test_write_json__is_a_list_with_one_record_for_each_summary(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "evaluation.json"
+    write_json(file, [SAMPLED])
+    write_json(file, [GREEDY, NO_WINS])  # replaces the first
+    records = json.loads(file.read_text())
+    assert [Summary(**record) for record in records] == [GREEDY, NO_WINS]
+    assert records[1]["win_rate"] is None
+    assert [each.name for each in file.parent.iterdir()] == ["evaluation.json"]
+
+
+def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {
+        tag: [(event.step, pytest.approx(event.value, abs=1e-6)) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def test_log_summaries__makes_a_curve_over_checkpoints(tmp_path: Path) -> None:
+    log_summaries(tmp_path, [GREEDY, SAMPLED], env_steps=1000)
+    log_summaries(tmp_path, [replace(GREEDY, win_rate=1.0)], env_steps=2000)
+    scalars = scalars_in(tmp_path / "evaluation" / "smax_2s3z")
+    assert scalars["evaluation/greedy/win_rate"] == [(1000, 0.953), (2000, 1.0)]
+    assert scalars["evaluation/sampled/win_rate"] == [(1000, 0.5)]
+    assert scalars["evaluation/greedy/episode_length"] == [(1000, 33.34), (2000, 33.34)]
+    assert set(scalars) == {
+        f"evaluation/{mode}/{name}"
+        for mode in ("greedy", "sampled")
+        for name in ("win_rate", "win_rate_low", "win_rate_high", "return", "episode_length", "units_left")
+    }
+
+
+def test_log_summaries__leaves_out_what_is_unknown_and_keeps_environments_apart(tmp_path: Path) -> None:
+    log_summaries(tmp_path, [GREEDY, NO_WINS], env_steps=1000)
+    assert set(scalars_in(tmp_path / "evaluation" / "mpe_spread")) == {
+        "evaluation/greedy/return",
+        "evaluation/greedy/episode_length",
+    }
+    assert "evaluation/greedy/win_rate" in scalars_in(tmp_path / "evaluation" / "smax_2s3z")
+
+
+def test_log_summaries__refuses_two_of_one_environment_and_mode(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"got greedy in smax/2s3z, greedy in smax/2s3z, expected at most one"):
+        log_summaries(tmp_path, [GREEDY, replace(GREEDY, policy="random")], env_steps=1000)

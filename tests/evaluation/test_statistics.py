@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from perceiver_rl.evaluation import EpisodeRecord, Summary, summarize, wilson_interval
+
+RECORDS = [
+    EpisodeRecord(2.0, 10, True, {"allies_left": 3.0}),
+    EpisodeRecord(1.0, 20, True, {"allies_left": 2.0}),
+    EpisodeRecord(0.5, 60, False, {"allies_left": 0.0}),
+]
+
+
+def summary_of(records: list[EpisodeRecord]) -> Summary:
+    return summarize(records, env="smax/2s3z", policy="tiny", mode="greedy", seed=7)
+
+
+@pytest.mark.parametrize(
+    ("wins", "episodes", "low", "high"),
+    [
+        # Published: Newcombe 1998, Statistics in Medicine 17, table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_wilson_interval__agrees_with_published_values(wins: int, episodes: int, low: float, high: float) -> None:
+    interval = wilson_interval(wins, episodes)
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_interval__solves_its_defining_equation() -> None:
+    # The ends are the rates from which 9 of 13 is just z standard deviations away.
+    interval = wilson_interval(9, 13)
+    for rate in (interval.low, interval.high):
+        assert abs(9 / 13 - rate) == pytest.approx(1.959964 * math.sqrt(rate * (1 - rate) / 13), rel=1e-5)
+
+
+@pytest.mark.parametrize(("wins", "episodes"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_interval__refuses_impossible_counts(wins: int, episodes: int) -> None:
+    with pytest.raises(ValueError, match=f"got {wins} wins in {episodes} episodes, expected"):
+        wilson_interval(wins, episodes)
+
+
+def test_summarize__has_exactly_the_fields_of_the_record() -> None:
+    assert summary_of(RECORDS).to_dict() == {
+        "env": "smax/2s3z",
+        "policy": "tiny",
+        "mode": "greedy",
+        "control": "centralized",
+        "seed": 7,
+        "episodes": 3,
+        "win_rate": pytest.approx(2 / 3),
+        "win_rate_low": pytest.approx(wilson_interval(2, 3).low),
+        "win_rate_high": pytest.approx(wilson_interval(2, 3).high),
+        "return_mean": pytest.approx(3.5 / 3),
+        "length_mean": 30.0,
+        "units_left_mean": pytest.approx(5 / 3),
+    }
+
+
+def test_summarize__has_no_win_rate_where_the_environment_tells_none() -> None:
+    summary = summary_of([EpisodeRecord(1.0, 2, None), EpisodeRecord(2.0, 4, None)])
+    assert summary.win_rate is summary.win_rate_low is summary.win_rate_high is None
+    assert summary.units_left_mean is None
+    assert summary.return_mean == 1.5
+
+
+def test_summarize__refuses_episodes_of_which_only_some_tell_whether_they_were_won() -> None:
+    with pytest.raises(ValueError, match=r"tiny in smax/2s3z: got info 'won' at the end of 3 of 4 episodes, expected"):
+        summary_of([*RECORDS, EpisodeRecord(1.0, 2, None)])
+
+
+def test_summarize__refuses_no_episodes() -> None:
+    with pytest.raises(ValueError, match="got no episodes, expected at least one"):
+        summary_of([])
