@@ -8,6 +8,7 @@ CONSTRAINTS ?= constraints.txt
 # pytest processes: one a core, and no more than two, since each compiles SMAX and may start a local Ray of its own
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 2 ] && echo 2 || echo $$n)
 RUN ?= runs/demo
+SEED ?= 0
 LOGDIR ?= runs
 
 BIN := $(VENV)/bin
@@ -35,9 +36,10 @@ help: ## Show this list
 install: $(DEV) ## Make .venv with the library, its environments and the development tools
 
 demo: $(INSTALLED) ## Train a squad on SMAX 2s3z, evaluate it, say where to look (about 10 minutes)
-	$(BIN)/perceiver-rl train configs/smax_2s3z_demo.py --out $(RUN)
+	$(BIN)/perceiver-rl train configs/smax_2s3z_ppo.py --out $(RUN) \
+		$(if $(wildcard $(RUN)/run.json),--resume,--seed $(SEED))
 	$(BIN)/perceiver-rl evaluate $(RUN) --episodes 256 --against heuristic,random \
-		--json $(RUN)/evaluation.json --tensorboard
+		--json $(RUN)/evaluation.json
 	@echo
 	@echo "Curves:     make tensorboard"
 	@echo "Checkpoint: $(RUN)"
@@ -58,8 +60,8 @@ format: $(DEV) ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## Measure speed on this machine
-	$(BIN)/perceiver-rl bench
+bench: $(INSTALLED) ## Measure how fast env runners sample on this machine, beside RLlib's own
+	$(BIN)/python -m benchmarks.sampling
 
 tensorboard: $(INSTALLED) ## Open the curves of every run under runs/ (LOGDIR=… for another folder)
 	$(BIN)/tensorboard --logdir $(LOGDIR)

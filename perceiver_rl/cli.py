@@ -52,7 +52,7 @@ def train(
     env: Annotated[
         str | None, typer.Option(help="Another environment than the config's, e.g. smax/3s5z or my_module:make_env.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of weights, environments and minibatches.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, environments and minibatches. Default: 0.")] = None,
     steps: Annotated[
         int | None, typer.Option(help="Length of the run in environment steps. Default: what the config says.", min=1)
     ] = None,
@@ -100,16 +100,16 @@ def train(
                 raise ValueError("--resume: expected --out RUN, the folder of the run to go on with")
             folder = RunFolder(out)
             settings = folder.settings()
-            if overrides or env is not None:
+            if overrides or (env, seed, steps) != (None, None, None):
                 raise ValueError(
-                    f"--resume: a resumed run keeps its settings, which are in {out}/run.json; leave out --set, --env and "
-                    "--env-runners"
+                    f"--resume: a resumed run keeps its settings, which are in {out}/run.json; leave out --set, --env, "
+                    "--seed, --steps and --env-runners"
                 )
             if config != settings.config:
                 raise ValueError(f"--resume: got config {config!r}, but the run in {out} was begun with {settings.config!r}")
         else:
             total = steps if steps is not None else default_steps(load_factory(config))
-            settings = RunSettings(config, env, seed, total, tuple(overrides))
+            settings = RunSettings(config, env, seed or 0, total, tuple(overrides))
             folder = RunFolder(out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         run = prepare(settings, folder, resume=resume)
     console.print(f"Training for {settings.total_env_steps:,} environment steps, seed {settings.seed}: {folder.path}")
@@ -171,9 +171,10 @@ def evaluate(
         schema = schema_of(vector_env.single_observation_space)
         contests: list[tuple[str, Mode, Agent]] = []
         policy = PolicyAgent(load_policy(found, schema))
-        contests += [(str(checkpoint), "greedy", policy), (str(checkpoint), "sampled", policy)]
+        run = found.resolve().parent.parent
+        contests += [(run.name, "greedy", policy), (run.name, "sampled", policy)]
         for name in filter(None, against.split(",")):
-            contests.append((name, "greedy", load(AGENTS)(name, schema)))
+            contests.append((name, "sampled", load(AGENTS)(name, schema)))
 
     console.print(f"{found.name} of {checkpoint}, {info.env_steps:,} environment steps, on {env_name}, seed {seed}")
     summaries = []
@@ -194,8 +195,7 @@ def evaluate(
         write_json(json_file, summaries)
         console.print(f"Records:    {json_file}")
     if tensorboard:
-        run = found.parent.parent
-        log_summaries(run, [each for each in summaries if each.policy == str(checkpoint)], info.env_steps)
+        log_summaries(run, summaries[:2], info.env_steps)
         console.print(f"Curves:     tensorboard --logdir {run}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from perceiver_rl.entities import EntitySchema, EntityType
+from perceiver_rl.entities import EntitySchema, EntityType, Feature
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.rllib.module import PerceiverRLModule
 from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, CHECKPOINTS, FORMAT
@@ -265,7 +265,7 @@ def _differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
             [f"{verb.name} {verb.target}" for verb in trained.targeted_verbs],
             [f"{verb.name} {verb.target}" for verb in given.targeted_verbs],
         ),
-        ("globals", [str(each) for each in trained.globals], [str(each) for each in given.globals]),
+        ("globals", _ranges(trained.globals), _ranges(given.globals)),
     ):
         if mine != theirs:
             yield _differ(what, ", ".join(mine), ", ".join(theirs))
@@ -278,9 +278,14 @@ def _differences_of_type(trained: EntityType, given: EntityType) -> Iterator[str
     if trained.feature_names != given.feature_names:
         yield _differ(f"{where}, features", ", ".join(trained.feature_names), ", ".join(given.feature_names))
         return
-    for mine, theirs in zip(trained.features, given.features, strict=True):
+    ranges = zip(_ranges(trained.features), _ranges(given.features), strict=True)
+    for mine, theirs in ranges:
         if mine != theirs:
-            yield _differ(f"{where}, range of {mine.name!r}", f"[{mine.low}, {mine.high}]", f"[{theirs.low}, {theirs.high}]")
+            yield _differ(f"{where}, range of a feature", mine, theirs)
+
+
+def _ranges(features: tuple[Feature, ...]) -> list[str]:
+    return [f"{each.name} [{each.low:g}, {each.high:g}]" for each in features]
 
 
 def _differ(what: str, trained: str, given: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from gymnasium.vector import VectorEnv
 from ray import tune
-from ray.rllib.env.env_context import EnvContext
 
 from perceiver_rl.environments import make_vector_env
 
@@ -25,7 +25,7 @@ def register_env(env: str) -> str:
     return env
 
 
-def _create(env: str, context: EnvContext) -> VectorEnv[Any, Any, Any]:
+def _create(env: str, context: Mapping[str, Any]) -> VectorEnv[Any, Any, Any]:
     """Of the module, not of the function above: Ray pickles creators, and this way it need not pickle code."""
     options = dict(context)
     return make_vector_env(env, options.pop("num_envs", 1), **options)

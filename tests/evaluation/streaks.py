@@ -32,7 +32,7 @@ GARBAGE = 1e6
 
 
 class Streaks(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
-    """Short, won episodes and long, lost ones take turns; even sub-environments begin with a short one.
+    """Short, won episodes in even sub-environments and long, lost ones in odd ones; or in turns, if they alternate.
 
     The reward is 1 a step, plus `noise` times a random number from the environment's seed, plus `action_reward`
     times the first ally's option. NEXT_STEP autoreset, and garbage as the reward of the steps that reset.
@@ -41,13 +41,20 @@ class Streaks(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
 
     def __init__(
-        self, num_envs: int, *, schema: EntitySchema = SCHEMA, noise: float = 0.0, action_reward: float = 0.0
+        self,
+        num_envs: int,
+        *,
+        schema: EntitySchema = SCHEMA,
+        noise: float = 0.0,
+        action_reward: float = 0.0,
+        alternate: bool = False,
     ) -> None:
         self.num_envs = num_envs
         self.schema, self.noise, self.action_reward = schema, noise, action_reward
         self.single_observation_space, self.single_action_space = schema.observation_space, schema.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self.alternate = alternate
         self.tells_won = True
         self.broken_at: int | None = None
 
@@ -55,7 +62,7 @@ class Streaks(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         if seed is not None:
             self.streams = [np.random.default_rng(seed + index) for index in range(self.num_envs)]
         self.num_steps = 0
-        self.episode = np.arange(self.num_envs) % 2
+        self.short = np.arange(self.num_envs) % 2 == 0
         self.step_of_episode = np.zeros(self.num_envs, int)
         self.ended = np.zeros(self.num_envs, bool)
         return self._observe(), {}
@@ -66,9 +73,9 @@ class Streaks(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         resets = self.ended
         noise = np.array([stream.random() for stream in self.streams])
         rewards = np.where(resets, GARBAGE, 1 + self.noise * noise + self.action_reward * actions[:, 0])
-        self.episode += resets
+        self.short ^= resets & self.alternate
         self.step_of_episode = np.where(resets, 0, self.step_of_episode + 1)
-        short = self.episode % 2 == 0
+        short = self.short
         self.ended = (self.step_of_episode == np.where(short, SHORT, LONG)) & ~resets
         infos: dict[str, Any] = {}
         if self.ended.any():

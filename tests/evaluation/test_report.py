@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,9 @@ NO_WINS = replace(GREEDY, env="mpe/spread", win_rate=None, win_rate_low=None, wi
 
 def printed(summaries: list[Summary], width: int = 80) -> list[str]:
     """The table's lines, runs of spaces as one."""
-    console = Console(width=width, record=True, quiet=True)
-    console.print(make_table(summaries))
-    return [" ".join(line.split()) for line in console.export_text().splitlines()]
+    output = StringIO()
+    Console(width=width, file=output).print(make_table(summaries))
+    return [" ".join(line.split()) for line in output.getvalue().splitlines()]
 
 
 def test_make_table__shows_a_summary_in_one_line_of_80_columns() -> None:

@@ -47,20 +47,24 @@ def first_to_end(env: Streaks, episodes: int) -> list[bool]:
     return won[:episodes]
 
 
-@pytest.mark.parametrize("num_envs", [2, 7])
-def test_evaluate__counts_the_same_number_of_episodes_in_each_environment(num_envs: int) -> None:
-    records = play(Streaks(num_envs))
+def test_evaluate__has_no_bias_to_short_episodes() -> None:
+    records = play(Streaks(4), episodes_per_env=3)
+    # Two of four environments win all that they play, at five times the pace: half of all are won, exactly.
+    assert [bool(record.won) for record in records] == ([True] * 3 + [False] * 3) * 2
+
+
+def test_first_episodes_to_end__are_biased() -> None:
+    # The control: as many episodes of the same environments, but counted as they end.
+    assert sum(first_to_end(Streaks(4), 12)) == 10
+
+
+@pytest.mark.parametrize("num_envs", [1, 2, 7])
+def test_evaluate__lists_each_environments_episodes_in_the_order_of_time(num_envs: int) -> None:
+    records = play(Streaks(num_envs, alternate=True))
     assert len(records) == 2 * num_envs
-    # Each environment plays one short, won episode and one long, lost one: half of all are won, exactly.
-    assert sum(bool(record.won) for record in records) == num_envs
     for index in range(num_envs):
         lengths = [record.length for record in records[2 * index : 2 * index + 2]]
         assert lengths == ([SHORT, LONG] if index % 2 == 0 else [LONG, SHORT])
-
-
-def test_evaluate__is_needed_since_the_first_episodes_to_end_are_biased() -> None:
-    # The same number of episodes of the same environments, counted as they end: an odd 4 of 6 are won.
-    assert sum(first_to_end(Streaks(3), 6)) == 4
 
 
 def test_evaluate__leaves_the_reset_step_out_of_return_and_length() -> None:
@@ -83,7 +87,7 @@ def test_evaluate__says_nothing_of_winning_where_the_environment_does_not() -> N
 
 def test_evaluate__tells_the_agent_when_episodes_begin() -> None:
     agent = Stopper()
-    play(Streaks(1), agent=agent, greedy=True)
+    play(Streaks(1, alternate=True), agent=agent, greedy=True)
     # Steps of the short episode, the step that resets, steps of the long one.
     expected = [True] + [False] * (SHORT - 1) + [False] + [True] + [False] * (LONG - 1)
     assert [started for (started,) in agent.started] == expected

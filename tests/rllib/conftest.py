@@ -35,7 +35,6 @@ def make_config() -> MakeConfig:
             .callbacks(EpisodeOutcomes)
             .training(
                 **{
-                    "learner_class": SquadPPOLearner,
                     "lr": 3e-3,
                     "gamma": 0.5,
                     "train_batch_size_per_learner": 16 * num_envs,
@@ -49,6 +48,7 @@ def make_config() -> MakeConfig:
                     **training,
                 }
             )
+            .learners(learner_class=SquadPPOLearner)
             .debugging(seed=0)
             .reporting(metrics_num_episodes_for_smoothing=200)
         )

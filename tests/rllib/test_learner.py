@@ -18,6 +18,7 @@ from torch.distributions import Categorical, kl_divergence
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.distribution import to_dist_inputs
 from perceiver_rl.rllib.learner import CLIP_FRACTION_KEY, KeepLossSteps, SquadPPOLearner
+from perceiver_rl.rllib.module import PerceiverRLModule
 from tests.environments import COURIERS
 from tests.rllib.conftest import MakeConfig
 from tests.schemas import observe, to_tensors
@@ -42,6 +43,10 @@ def make_learner(make_config: MakeConfig) -> MakeLearner:
     return make
 
 
+def _module(learner: PPOTorchLearner) -> PerceiverRLModule:
+    return learner.module[DEFAULT_MODULE_ID].unwrapped()
+
+
 def _batch(learner: SquadPPOLearner, schema: EntitySchema = COURIERS, single: bool = False) -> dict[str, Any]:
     """A train batch, sampled by a policy that differs from the learner's.
 
@@ -57,7 +62,7 @@ def _batch(learner: SquadPPOLearner, schema: EntitySchema = COURIERS, single: bo
         observation["action_mask"][:, 1, 0] = True
         schema.check(observation, (BATCH,))
     tensors = to_tensors(observation)
-    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    module = _module(learner)
     with torch.no_grad():
         output = module.policy(tensors)
         actions = output.distribution.sample()
@@ -94,7 +99,7 @@ def _categorical(logits: Tensor, legal: Tensor) -> Categorical:
 
 def _naive_means(learner: SquadPPOLearner, batch: dict[str, Any], ratio: str) -> dict[str, float]:
     """Surrogate, clip fraction, entropy and KL by loops over samples and present actors."""
-    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    module = _module(learner)
     output = module.policy(batch[Columns.OBS])
     old = batch[Columns.ACTION_DIST_INPUTS].unflatten(-1, (4, -1))
     sums = {"surrogate": 0.0, "clipped": 0.0, "entropy": 0.0, "kl": 0.0}
@@ -126,7 +131,7 @@ def test_loss__equals_a_naive_loop(ratio: str, make_learner: MakeLearner) -> Non
     batch = _batch(learner)
     loss = _loss(learner, batch).item()
     expected = _naive_means(learner, batch, ratio)
-    values = learner.module[DEFAULT_MODULE_ID].unwrapped().policy.value(batch[Columns.OBS])
+    values = _module(learner).policy.value(batch[Columns.OBS])
     errors = (values - batch[Postprocessing.VALUE_TARGETS]).square().clamp(max=2.0)
     assert errors.max() == 2.0  # so the clipping does something
     assert expected["clipped"] > 0.1
@@ -153,7 +158,7 @@ def test_loss__of_a_single_actor_equals_rllibs_own(ratio: str, make_learner: Mak
     batch = _batch(learner, single=True)
     ours, theirs = _loss(learner, batch), _loss(learner, batch, of=PPOTorchLearner)
     torch.testing.assert_close(ours, theirs)
-    module = learner.module[DEFAULT_MODULE_ID].unwrapped()
+    module = _module(learner)
     gradients = [torch.autograd.grad(loss, list(module.parameters())) for loss in (ours, theirs)]
     for gradient, gradient2 in zip(*gradients, strict=True):
         torch.testing.assert_close(gradient, gradient2, atol=1e-6, rtol=1e-4)
@@ -162,7 +167,7 @@ def test_loss__of_a_single_actor_equals_rllibs_own(ratio: str, make_learner: Mak
 def test_losses__differ_when_squads_are_larger(make_learner: MakeLearner) -> None:
     per_actor, joint = make_learner("per_actor"), make_learner("joint")
     batch = _batch(per_actor)
-    joint.module.load_state_dict(per_actor.module.state_dict())
+    _module(joint).load_state_dict(_module(per_actor).state_dict())
     assert (_loss(per_actor, batch) - _loss(joint, batch)).abs() > 1e-3
 
 
@@ -171,7 +176,7 @@ def test_loss__has_a_finite_gradient_when_a_whole_squad_is_absent(make_learner: 
     batch = _batch(learner)
     assert not batch[Columns.OBS]["entity_mask/courier"][-1].any()
     _loss(learner, batch).backward()
-    for name, parameter in learner.module.named_parameters():
+    for name, parameter in _module(learner).named_parameters():
         assert parameter.grad.isfinite().all(), name
 
 

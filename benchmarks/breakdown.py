@@ -1,0 +1,46 @@
+"""Where the time of a finished training run went, from its own progress file.
+
+    python -m benchmarks.breakdown runs/2s3z
+
+Medians over the run's iterations, the first (which compiles) left out; microseconds for each environment step, so that
+the parts add up to one second divided by the rate.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+
+
+def main(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
+    """Print a table of the parts."""
+    records = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
+    parts: dict[str, list[float]] = {}
+    for before, after in zip(records, records[1:], strict=False):
+        steps = after["env_steps"] - before["env_steps"]
+        seconds = after["seconds"] - before["seconds"]
+        sampling, learning = after["time/sampling_s"], after["time/learning_s"]
+        forward, env = after["time/sampling_forward_s"], after["time/sampling_env_s"]
+        rows = {
+            "environment steps (jaxmarl)": env,
+            "forward passes for acting": forward,
+            "cutting episodes, metrics (RLlib's env runner, ours in bulk)": sampling - forward - env,
+            "learner: train batch, value targets, epochs": learning,
+            "transport, weight broadcast, Ray, logging": seconds - sampling - learning,
+            "altogether": seconds,
+        }
+        for name, value in rows.items():
+            parts.setdefault(name, []).append(1e6 * value / steps)
+    whole = median(parts["altogether"])
+    print("| part | µs / env step | share |\n|---|---|---|")
+    for name, values in parts.items():
+        print(f"| {name} | {median(values):.0f} | {100 * median(values) / whole:.0f} % |")
+    print(f"\n{1e6 / whole:,.0f} environment steps a second, median of {len(records) - 1} iterations")
+
+
+if __name__ == "__main__":
+    typer.run(main)

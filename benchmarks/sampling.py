@@ -1,0 +1,71 @@
+"""How fast env runners sample: ours in bulk beside RLlib's own, and both beside a bare loop, on SMAX 2s3z.
+
+    python -m benchmarks.sampling
+
+One process, one torch thread, the `small` preset, 64 environments; the three take turns, medians over the repeats.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+
+from configs.smax_2s3z_ppo import make_config
+from perceiver_rl.environments import make_vector_env
+from perceiver_rl.rllib import VectorEnvRunner
+
+NUM_ENVS = 64
+
+
+def main(
+    repeats: Annotated[int, typer.Option(help="Measurements of each, taken in turn.", min=1)] = 7,
+    steps: Annotated[int, typer.Option(help="Environment steps a measurement.", min=NUM_ENVS)] = 4096,
+) -> None:
+    """Print environment steps a second of each, and ratios to the bare loop."""
+    torch.set_num_threads(1)
+    config = make_config().env_runners(num_env_runners=0, num_envs_per_env_runner=NUM_ENVS).debugging(seed=0)
+    ours = VectorEnvRunner(config=config)
+    stock = SingleAgentEnvRunner(config=config)
+    contenders: dict[str, Callable[[], object]] = {
+        "bare loop: forward pass and environment step": _bare_loop(ours, steps),
+        "VectorEnvRunner": lambda: ours.sample(num_timesteps=steps, explore=True),
+        "RLlib's SingleAgentEnvRunner": lambda: stock.sample(num_timesteps=steps, explore=True),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for name, sample in contenders.items():
+        sample()  # compile
+    for _ in range(repeats):
+        for name, sample in contenders.items():
+            began = time.perf_counter()
+            sample()
+            rates[name].append(steps / (time.perf_counter() - began))
+    bare = median(next(iter(rates.values())))
+    print("| loop | env steps / s | of the bare loop |\n|---|---|---|")
+    for name, values in rates.items():
+        print(f"| {name} | {median(values):,.0f} | {median(values) / bare:.2f} |")
+
+
+def _bare_loop(runner: VectorEnvRunner, steps: int) -> Callable[[], None]:
+    """Nothing but what cannot be left out, with the runner's own policy."""
+    env = make_vector_env("smax/2s3z", NUM_ENVS)
+    policy = runner.module.policy.eval()
+    observation, _ = env.reset(seed=0)
+
+    def loop() -> None:
+        nonlocal observation
+        with torch.inference_mode():
+            for _ in range(steps // NUM_ENVS):
+                tensors = {key: torch.from_numpy(array) for key, array in observation.items()}
+                observation, *_ = env.step(policy(tensors).distribution.sample().numpy())
+
+    return loop
+
+
+if __name__ == "__main__":
+    typer.run(main)

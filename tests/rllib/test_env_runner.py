@@ -1,0 +1,194 @@
+"""Sampling in bulk gives the episodes that RLlib's own runner gives; what it cannot do it refuses."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.utils.metrics import (
+    EPISODE_LEN_MEAN,
+    EPISODE_RETURN_MEAN,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+)
+
+from perceiver_rl.rllib.env_runner import SAMPLING_KEY, VectorEnvRunner
+from perceiver_rl.rllib.registration import register_env
+from tests.environments import COURIERS, CourierVectorEnv
+from tests.rllib.conftest import MakeConfig
+
+NUM_ENVS = 5
+
+MakeRunner = Callable[..., SingleAgentEnvRunner]
+
+
+@pytest.fixture
+def make_runner(make_config: MakeConfig) -> MakeRunner:
+    def make(
+        runner_class: type[SingleAgentEnvRunner] = VectorEnvRunner, change: Callable[[PPOConfig], object] = lambda _: None
+    ) -> SingleAgentEnvRunner:
+        config = make_config(NUM_ENVS).env_runners(env_runner_cls=runner_class)
+        change(config)
+        return runner_class(config=config, worker_index=0)
+
+    return make
+
+
+def _content(episode: SingleAgentEpisode) -> dict[str, Any]:
+    """All that learners read of an episode, as arrays."""
+    episode = episode if episode.is_numpy else episode.to_numpy()
+    return {
+        **{f"observation {key}": array for key, array in episode.get_observations().items()},
+        "actions": episode.get_actions(),
+        "rewards": np.asarray(episode.get_rewards(), np.float32),
+        "logp": episode.get_extra_model_outputs(Columns.ACTION_LOGP),
+        "dist_inputs": episode.get_extra_model_outputs(Columns.ACTION_DIST_INPUTS),
+        "ended": np.array([episode.is_terminated, episode.is_truncated]),
+        "t_started": np.array(episode.t_started),
+    }
+
+
+def _by_beginning(episodes: list[SingleAgentEpisode]) -> dict[bytes, dict[str, Any]]:
+    """Chunks by the observation that they begin with, which is unique."""
+    contents = [_content(episode) for episode in episodes]
+    chunks = {content["observation entities/post"][0].tobytes(): content for content in contents}
+    assert len(chunks) == len(episodes)
+    return chunks
+
+
+@pytest.mark.parametrize("explore", [False, True])
+def test_sample__gives_the_episodes_of_rllibs_own_runner(explore: bool, make_runner: MakeRunner) -> None:
+    ours, theirs = make_runner(VectorEnvRunner), make_runner(SingleAgentEnvRunner)
+    theirs.set_state(ours.get_state())
+    for num_timesteps in (37, 1, 24):  # several calls, so that episodes go on from one to the next
+        samples = []
+        for runner in (ours, theirs):
+            if explore:
+                torch.manual_seed(num_timesteps)
+            samples.append(_by_beginning(runner.sample(num_timesteps=num_timesteps, explore=explore)))
+        chunks, expected_chunks = samples
+        assert chunks.keys() == expected_chunks.keys()
+        for beginning, expected in expected_chunks.items():
+            for name, array in expected.items():
+                np.testing.assert_allclose(chunks[beginning][name], array, atol=1e-6, err_msg=name)
+    metrics, expected_metrics = ours.get_metrics(), theirs.get_metrics()
+    for key in (EPISODE_LEN_MEAN, EPISODE_RETURN_MEAN, NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_EPISODES):
+        assert _number(metrics[key]) == pytest.approx(_number(expected_metrics[key])), key
+
+
+def _number(value: Any) -> float:
+    return float(value.peek() if hasattr(value, "peek") else value)
+
+
+def test_sample__continues_episodes_in_the_next_call(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    chunks: dict[str, list[SingleAgentEpisode]] = {}
+    for _ in range(6):
+        for episode in runner.sample(num_timesteps=NUM_ENVS):
+            chunks.setdefault(episode.id_, []).append(episode)
+    assert max(len(parts) for parts in chunks.values()) >= 2
+    for parts in chunks.values():
+        assert [part.t_started for part in parts] == np.cumsum([0, *(len(part) for part in parts[:-1])]).tolist()
+        assert not any(part.is_done for part in parts[:-1])
+        for before, after in pairwise(parts):
+            for key, last in before.get_observations(-1).items():
+                np.testing.assert_array_equal(last, after.get_observations(0)[key])
+        if parts[-1].is_done:
+            assert sum(len(part) for part in parts) == (2 if parts[-1].is_terminated else 3)
+
+
+def test_sample__keeps_the_contract_in_every_step(make_runner: MakeRunner) -> None:
+    episodes = make_runner().sample(num_timesteps=100, random_actions=False, explore=True)
+    assert sum(len(episode) for episode in episodes) >= 100
+    for episode in episodes:
+        assert len(episode.get_infos()) == len(episode) + 1
+        observations, actions = episode.get_observations(), episode.get_actions()
+        for time in range(len(episode)):
+            observation = {key: array[time] for key, array in observations.items()}
+            COURIERS.check(observation)
+            COURIERS.check_action(observation, actions[time])
+
+
+def test_sample__of_episodes_gives_whole_ones_and_begins_anew(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    runner.sample(num_timesteps=NUM_ENVS)
+    for _ in range(2):
+        episodes = runner.sample(num_episodes=7)
+        assert len(episodes) >= 7
+        for episode in episodes:
+            assert episode.is_done
+            assert episode.t_started == 0
+            assert len(episode) == (2 if episode.is_terminated else 3)
+
+
+def test_sample__at_random_needs_no_module(make_runner: MakeRunner) -> None:
+    (episode, *_) = make_runner().sample(num_timesteps=40, random_actions=True)
+    assert episode.get_actions().shape == (len(episode), 4)
+
+
+def test_sample__of_no_steps_is_empty(make_runner: MakeRunner) -> None:
+    assert make_runner().sample(num_timesteps=0) == []
+
+
+def test_metrics__tell_outcomes_and_where_the_time_went(make_runner: MakeRunner) -> None:
+    runner = make_runner()
+    episodes = runner.sample(num_timesteps=60)
+    metrics = runner.get_metrics()
+    scores = [episode.get_infos(-1)["score"] for episode in episodes if episode.is_done]
+    assert len(scores) > 5
+    assert _number(metrics["outcome"]["score"]) == pytest.approx(np.mean(scores))
+    assert all(_number(metrics[SAMPLING_KEY][part]) > 0 for part in ("forward", "env"))
+
+
+def test_sample__follows_the_seed(make_runner: MakeRunner) -> None:
+    first, again = (_by_beginning(make_runner().sample(num_timesteps=30)) for _ in range(2))
+    other = _by_beginning(make_runner(change=lambda config: config.debugging(seed=1)).sample(num_timesteps=30))
+    assert first.keys() == again.keys()
+    assert first.keys() != other.keys()
+
+
+# -- faults and refusals -------------------------------------------------------------------------------------
+
+
+class _FailsOnce(CourierVectorEnv):
+    """Its fourth step fails, once for all copies."""
+
+    steps = 0
+
+    def step(self, actions: Any) -> Any:
+        type(self).steps += 1
+        if self.steps == 4:
+            raise OSError("the simulator crashed")
+        return super().step(actions)
+
+
+def test_sample__drops_what_a_failed_environment_had_begun(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_FailsOnce, "steps", 0)
+    name = register_env(f"{__name__}:_FailsOnce")
+    runner = make_runner(
+        change=lambda config: config.environment(name).fault_tolerance(restart_failed_sub_environments=True)
+    )
+    episodes = runner.sample(num_timesteps=40)
+    assert sum(len(episode) for episode in episodes) >= 40
+    assert all(len(episode) == (2 if episode.is_terminated else 3) for episode in episodes if episode.is_done)
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
+def test_runner__refuses_environments_that_reset_otherwise(mode: AutoresetMode, make_runner: MakeRunner) -> None:
+    expected = rf"got metadata\['autoreset_mode'\] = {mode}, expected AutoresetMode.NEXT_STEP"
+    with pytest.raises(ValueError, match=expected):
+        make_runner(change=lambda config: config.environment(env_config={"autoreset_mode": mode}))
+
+
+@pytest.mark.parametrize("kind", ["env_to_module_connector", "module_to_env_connector"])
+def test_runner__refuses_connectors_that_it_would_not_run(kind: str, make_runner: MakeRunner) -> None:
+    with pytest.raises(ValueError, match=r"^config: got env-to-module or module-to-env connectors, which VectorEnvRunner"):
+        make_runner(change=lambda config: config.env_runners(**{kind: lambda *_: []}))
