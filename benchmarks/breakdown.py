@@ -9,6 +9,7 @@ the parts add up to one second divided by the rate.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -20,7 +21,7 @@ def main(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Print a table of the parts."""
     records = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
     parts: dict[str, list[float]] = {}
-    for before, after in zip(records, records[1:], strict=False):
+    for before, after in pairwise(records):
         steps = after["env_steps"] - before["env_steps"]
         seconds = after["seconds"] - before["seconds"]
         sampling, learning = after["time/sampling_s"], after["time/learning_s"]

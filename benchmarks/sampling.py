@@ -38,7 +38,7 @@ def main(
         "RLlib's SingleAgentEnvRunner": lambda: stock.sample(num_timesteps=steps, explore=True),
     }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
-    for name, sample in contenders.items():
+    for sample in contenders.values():
         sample()  # compile
     for _ in range(repeats):
         for name, sample in contenders.items():

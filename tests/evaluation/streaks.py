@@ -85,6 +85,8 @@ class Streaks(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
                 "_won": self.ended,
                 "allies_left": np.where(self.ended, 2 * short, 99),
                 "_allies_left": self.ended,
+                "pace": np.ones(self.num_envs),
+                "_pace": self.ended & short,
                 "map": np.array(["a map"] * self.num_envs, object),
             }
             if not self.tells_won:

@@ -67,9 +67,9 @@ def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 def test_log_summaries__makes_a_curve_over_checkpoints(tmp_path: Path) -> None:
     log_summaries(tmp_path, [GREEDY, SAMPLED], env_steps=1000)
-    log_summaries(tmp_path, [replace(GREEDY, win_rate=1.0)], env_steps=2000)
+    log_summaries(tmp_path, [replace(GREEDY, win_rate=0.0)], env_steps=2000)
     scalars = scalars_in(tmp_path / "evaluation" / "smax_2s3z")
-    assert scalars["evaluation/greedy/win_rate"] == [(1000, 0.953), (2000, 1.0)]
+    assert scalars["evaluation/greedy/win_rate"] == [(1000, 0.953), (2000, 0.0)]
     assert scalars["evaluation/sampled/win_rate"] == [(1000, 0.5)]
     assert scalars["evaluation/greedy/episode_length"] == [(1000, 33.34), (2000, 33.34)]
     assert set(scalars) == {

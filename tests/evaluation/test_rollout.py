@@ -76,7 +76,8 @@ def test_evaluate__leaves_the_reset_step_out_of_return_and_length() -> None:
 def test_evaluate__keeps_the_last_info_of_each_episode() -> None:
     for record in play(Streaks(2)):
         assert record.won is (record.length == SHORT)
-        assert record.info == {"allies_left": 2.0 if record.won else 0.0}
+        # Only those that are won tell their pace.
+        assert record.info == ({"allies_left": 2.0, "pace": 1.0} if record.won else {"allies_left": 0.0})
 
 
 def test_evaluate__says_nothing_of_winning_where_the_environment_does_not() -> None:
@@ -100,9 +101,10 @@ def test_evaluate__reports_each_episode_that_counts() -> None:
     assert seen == [(done, 6) for done in range(1, 7)]
 
 
-def test_evaluate__gives_the_same_figures_for_the_same_seed_only() -> None:
+@pytest.mark.parametrize("chance_in", ["environment", "agent"])
+def test_evaluate__gives_the_same_figures_for_the_same_seed_only(chance_in: str) -> None:
     def returns(seed: int) -> list[float]:
-        env = Streaks(3, noise=0.5, action_reward=1.0)
+        env = Streaks(3, noise=0.5) if chance_in == "environment" else Streaks(3, action_reward=1.0)
         return [record.total_reward for record in play(env, agent=RandomAgent(SCHEMA), seed=seed)]
 
     assert returns(1) == returns(1)
