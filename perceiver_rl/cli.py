@@ -112,18 +112,18 @@ def train(
             settings = RunSettings(config, env, seed or 0, total, tuple(overrides))
             folder = RunFolder(out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         run = prepare(settings, folder, resume=resume)
-    console.print(f"Training for {settings.total_env_steps:,} environment steps, seed {settings.seed}: {folder.path}")
+    say(f"Training for {settings.total_env_steps:,} environment steps, seed {settings.seed}: {folder.path}")
     with ProgressDisplay(console, "steps") as display:
         result = run_training(
             run,
             checkpoint_every=checkpoint_every,
             on_progress=lambda now: display.show(now.env_steps, now.total_env_steps, describe_training(now)),
         )
-    console.print(f"Checkpoint: {result.checkpoint}")
-    console.print(f"Curves:     tensorboard --logdir {folder.path}")
-    console.print(f"Evaluate:   perceiver-rl evaluate {folder.path}")
+    say(f"Checkpoint: {result.checkpoint}")
+    say(f"Curves:     tensorboard --logdir {folder.path}")
+    say(f"Evaluate:   perceiver-rl evaluate {folder.path}")
     if result.interrupted:
-        console.print(f"Go on:      perceiver-rl train {settings.config} --out {folder.path} --resume")
+        say(f"Go on:      perceiver-rl train {settings.config} --out {folder.path} --resume")
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -163,6 +163,7 @@ def evaluate(
         from perceiver_rl.evaluation.statistics import Mode, summarize
         from perceiver_rl.evaluation.tensorboard import log_summaries
         from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info, load_policy
+        from perceiver_rl.rllib.run_folder import run_of
 
         found = find_checkpoint(checkpoint)
         info = load_info(found)
@@ -171,12 +172,12 @@ def evaluate(
         schema = schema_of(vector_env.single_observation_space)
         contests: list[tuple[str, Mode, Agent]] = []
         policy = PolicyAgent(load_policy(found, schema))
-        run = found.resolve().parent.parent
+        run = run_of(found)
         contests += [(run.name, "greedy", policy), (run.name, "sampled", policy)]
         for name in filter(None, against.split(",")):
             contests.append((name, "sampled", load(AGENTS)(name, schema)))
 
-    console.print(f"{found.name} of {checkpoint}, {info.env_steps:,} environment steps, on {env_name}, seed {seed}")
+    say(f"{found.name} of {checkpoint}, {info.env_steps:,} environment steps, on {env_name}, seed {seed}")
     summaries = []
     for name, mode, agent in contests:
         with ProgressDisplay(console, "episodes") as display:
@@ -193,10 +194,10 @@ def evaluate(
     Console().print(make_table(summaries))
     if json_file is not None:
         write_json(json_file, summaries)
-        console.print(f"Records:    {json_file}")
+        say(f"Records:    {json_file}")
     if tensorboard:
         log_summaries(run, summaries[:2], info.env_steps)
-        console.print(f"Curves:     tensorboard --logdir {run}")
+        say(f"Curves:     tensorboard --logdir {run}")
 
 
 MAX_ENVS = 128
@@ -208,13 +209,19 @@ def _num_envs(episodes: int) -> int:
     return max(size for size in range(1, MAX_ENVS + 1) if episodes % size == 0)
 
 
+def say(words: str) -> None:
+    """Print words as they are: paths and messages may hold brackets, which rich would read as markup."""
+    console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Turn mistakes of the user into one message without a traceback. Everything else is a bug, and keeps its traceback."""
     try:
         yield
     except (ValueError, ImportError) as error:
-        console.print(f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True)
+        console.print("error:", style="bold red", end=" ")
+        say(str(error))
         raise typer.Exit(EXIT_BAD_INPUT) from error
     except KeyboardInterrupt:
         console.print("Interrupted.")

@@ -45,7 +45,7 @@ class ProgressDisplay:
         self._bar.update(self._task, completed=done, total=total, description=words)
         now = time.monotonic()
         if not self._console.is_terminal and (now >= self._next_line or done >= total):
-            self._console.print(f"{done:,}/{total:,} {self._unit}  {words}", highlight=False)
+            self._console.print(f"{done:,}/{total:,} {self._unit}  {words}", highlight=False, markup=False)
             self._next_line = now + LINE_EVERY_S
 
     def __enter__(self) -> ProgressDisplay:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from perceiver_rl.evaluation.statistics import Summary
@@ -23,8 +24,8 @@ def make_table(summaries: Sequence[Summary]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for each in summaries:
         table.add_row(
-            each.env,
-            each.policy,
+            escape(each.env),
+            escape(each.policy),
             each.mode,
             f"{each.episodes:,}",
             _win_rate(each),

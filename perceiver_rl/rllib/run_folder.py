@@ -20,10 +20,12 @@ from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
 
+from perceiver_rl import __version__
+
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_INFO = "perceiver_rl.json"
 FORMAT = 1
-PACKAGES = ("perceiver-rl", "torch", "ray", "gymnasium", "numpy")
+PACKAGES = ("torch", "ray", "gymnasium", "numpy")
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,12 @@ class RunFolder:
             info: What a reader must know before loading: environment, schema, seconds trained.
         """
         target = self.checkpoints / f"checkpoint_{env_steps:010d}"
+        if target.exists():  # a finished run that was resumed: nothing has changed since
+            return target
         scratch = self.checkpoints / f".{target.name}"
         shutil.rmtree(scratch, ignore_errors=True)
         algorithm.save_to_path(scratch.resolve())
         _write_json(scratch / CHECKPOINT_INFO, {"format": FORMAT, "env_steps": env_steps, **info, **provenance()})
-        if target.exists():
-            shutil.rmtree(target)
         scratch.replace(target)
         return target
 
@@ -122,13 +124,19 @@ class RunFolder:
             log.write_text("".join(line + "\n" for line in kept))
 
 
+def run_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint lies in; the checkpoint itself if it was copied elsewhere."""
+    checkpoint = checkpoint.resolve()
+    return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint
+
+
 def provenance() -> dict[str, Any]:
     """Versions of what matters for results, and the checkout's commit if there is one."""
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
     )
     return {
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {"perceiver-rl": __version__} | {package: version(package) for package in PACKAGES},
         "commit": git.stdout.strip() if git.returncode == 0 else None,
     }
 

@@ -46,6 +46,11 @@ def test_make_table__marks_what_is_unknown() -> None:
     assert "mpe/spread perceiver greedy 1,024 - 1.91 33.3 -" in printed([NO_WINS])
 
 
+def test_make_table__shows_names_with_brackets_as_they_are() -> None:
+    (row,) = (line for line in printed([replace(GREEDY, policy="a[b]")]) if line.startswith("smax"))
+    assert row.split()[1] == "a[b]"
+
+
 def test_write_json__is_a_list_with_one_record_for_each_summary(tmp_path: Path) -> None:
     file = tmp_path / "new" / "evaluation.json"
     write_json(file, [SAMPLED])

@@ -1,5 +1,6 @@
 """The squad's distribution against torch's categoricals on the same problem, flat; masks; gradients."""
 
+import math
 from itertools import product
 
 import pytest
@@ -178,6 +179,18 @@ def test_illegal_options__get_exactly_no_gradient_and_give_exactly_no_value(garb
     assert not gradient[~legal].any()
     assert gradient.isfinite().all()
     assert gradient[legal & (legal.sum(dim=-1, keepdim=True) > 1)].all()
+
+
+@pytest.mark.parametrize("size", [1e3, 1e32, 3e38])
+def test_distribution__stays_finite_for_logits_of_any_size(size: float) -> None:
+    legal = torch.tensor([[[True, True, False], [True, False, False]]])
+    logits = torch.tensor([[[size, 0.0, 7.0], [size, -size, size]]], requires_grad=True)
+    ours, uniform = ActorCategorical(logits, legal), ActorCategorical(torch.zeros(1, 2, 3), legal)
+    assert torch.equal(ours.mode(), torch.zeros(1, 2, dtype=torch.int64))
+    for values, expected in ((ours.entropy(), 0.0), (ours.kl(uniform), math.log(2)), (ours.log_prob(ours.mode()), 0.0)):
+        assert values.item() == pytest.approx(expected, abs=1e-6)
+        (gradient,) = torch.autograd.grad(values, logits, retain_graph=True)
+        assert gradient.isfinite().all()
 
 
 def test_entropy__of_one_legal_option_is_zero() -> None:

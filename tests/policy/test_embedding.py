@@ -57,6 +57,18 @@ def test_embedding__gives_equal_tokens_to_equal_entities_of_a_type() -> None:
     torch.testing.assert_close(zerglings, zerglings[:1, :1].expand_as(zerglings))
 
 
+def test_embedding__is_more_than_linear() -> None:
+    embedding = EntityEmbedding(SKIRMISH, DIM)
+    observation = to_tensors(observe(SKIRMISH, BATCH, seed=0))
+    tokens = []
+    for zerglings in (torch.randn(BATCH, 7, 5), torch.zeros(BATCH, 7, 5)):
+        for sign in (1, -1):
+            tokens.append(embedding({**observation, "entities/zergling": sign * zerglings})[0])
+    present = observation["entity_mask/zergling"]
+    bend = (tokens[0] + tokens[1] - tokens[2] - tokens[3])[:, embedding.slots["zergling"]]
+    assert (bend.abs().amax(dim=-1)[present] > 1e-3).all()
+
+
 def test_embedding__without_globals_gives_tokens_of_entities_only() -> None:
     schema = EntitySchema((EntityType("a", ("f",), 2), EntityType("b", ("f",), 3)), actors=("a",), verbs=("v",))
     tokens, mask = EntityEmbedding(schema, DIM)(to_tensors(observe(schema, BATCH, seed=0)))

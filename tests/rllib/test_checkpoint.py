@@ -189,10 +189,16 @@ def test_load_policy__plays(checkpoint: Path) -> None:
     assert records[0] == records[1] != records[2]
 
 
-def test_load_policy__does_not_chatter(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("ray._common.deprecation").addHandler(caplog.handler)  # Ray's loggers do not propagate
+def test_load_policy__does_not_chatter(
+    checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.getLogger("ray._common.deprecation")
+    monkeypatch.setattr(log, "handlers", [caplog.handler])  # Ray's loggers do not propagate
+    monkeypatch.setattr("ray._common.deprecation.log_once", lambda key: True)  # as in a new process
+    monkeypatch.setattr(log, "level", logging.INFO)
     load_policy(checkpoint)
     assert [record.getMessage() for record in caplog.records] == []
+    assert log.level == logging.INFO  # given back
 
 
 COURIER, POST = COURIERS.entity_types
