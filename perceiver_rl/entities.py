@@ -62,8 +62,8 @@ class Feature:
     """
 
     name: str
-    low: float = -1.0
-    high: float = 1.0
+    low: float | int = -1.0
+    high: float | int = 1.0
 
     def __post_init__(self) -> None:
         if not self.name:
