@@ -8,8 +8,7 @@ from perceiver_rl.entities import EntitySchema, EntityType, Feature, TargetedVer
 
 MAP_SIDE = 32.0  # SMAX's maps are square
 # What the model reads as [-1, 1]: not the whole map but the length that decides a fight, attack ranges of 2 to 6. Scaled by
-# the map, units that fight stand closer together than a fresh network can tell apart, and learning takes three times the
-# steps (docs/results.md).
+# the map, units that fight stand closer together than a fresh network tells apart (docs/decisions.md has what it cost).
 POSITION_RANGE = (MAP_SIDE / 2 - 4.0, MAP_SIDE / 2 + 4.0)
 MAX_STEPS = 100  # SMAX's own setting, and jaxmarl's default
 # SMAX compares its step counter with that setting before it counts the step, so an episode may take one step

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_rl.nn.attention import CrossAttention, SelfAttention, clear_absent, require_divisible
+from perceiver_rl.nn.attention import CrossAttention, GeluApproximation, SelfAttention, clear_absent, require_divisible
 from perceiver_rl.nn.memory import Memory
 
 
@@ -31,6 +33,7 @@ class PerceiverIOConfig:
         use_decoder_query_residual: Whether output queries are added to what they read. The paper's default is
             not to; an actor's query carries the actor's own features, which its decision needs.
         dropout: Probability of dropping attention weights and MLP outputs in training.
+        gelu_approximation: `"none"` for the exact GELU, as in Hugging Face's port; `"tanh"` as in DeepMind's code.
         latent_init_scale: Standard deviation of the initial latents, a normal truncated at two of them.
 
     Source: Jaegle et al. 2022; defaults of sizes are ours, for squads.
@@ -49,6 +52,7 @@ class PerceiverIOConfig:
     use_encoder_query_residual: bool = True
     use_decoder_query_residual: bool = True
     dropout: float = 0.0
+    gelu_approximation: GeluApproximation = "none"
     latent_init_scale: float = 0.02
 
     def __post_init__(self) -> None:
@@ -66,8 +70,11 @@ class PerceiverIOConfig:
             "decoder_widening_factor",
         )
         require_probability(self, "dropout")
-        require_divisible(self.latent_dim, self.num_cross_attend_heads)
-        require_divisible(self.latent_dim, self.num_self_attend_heads)
+        require_gelu(self, "gelu_approximation")
+        require_divisible(self.latent_dim, self.num_cross_attend_heads, "num_cross_attend_heads")
+        require_divisible(self.latent_dim, self.num_self_attend_heads, "num_self_attend_heads")
+        if not (math.isfinite(self.latent_init_scale) and self.latent_init_scale > 0):
+            raise ValueError(f"latent_init_scale: got {self.latent_init_scale}, expected a number greater than 0")
 
 
 class PerceiverIO(nn.Module):
@@ -92,6 +99,7 @@ class PerceiverIO(nn.Module):
 
     def __init__(self, config: PerceiverIOConfig, *, input_dim: int, query_dim: int) -> None:
         super().__init__()
+        require_divisible(query_dim, config.num_decoder_heads, "num_decoder_heads")
         self.config = config
         scale = config.latent_init_scale
         self.latents = nn.Parameter(
@@ -104,6 +112,7 @@ class PerceiverIO(nn.Module):
             widening_factor=config.cross_widening_factor,
             use_query_residual=config.use_encoder_query_residual,
             dropout=config.dropout,
+            gelu_approximation=config.gelu_approximation,
         )
         self.self_attends = nn.ModuleList(
             SelfAttention(
@@ -111,6 +120,7 @@ class PerceiverIO(nn.Module):
                 num_heads=config.num_self_attend_heads,
                 widening_factor=config.self_widening_factor,
                 dropout=config.dropout,
+                gelu_approximation=config.gelu_approximation,
             )
             for _ in range(config.num_self_attends_per_block)
         )
@@ -121,6 +131,7 @@ class PerceiverIO(nn.Module):
             widening_factor=config.decoder_widening_factor,
             use_query_residual=config.use_decoder_query_residual,
             dropout=config.dropout,
+            gelu_approximation=config.gelu_approximation,
         )
 
     def encode(
@@ -162,13 +173,23 @@ class PerceiverIO(nn.Module):
 
 
 def require_positive(config: object, *names: str) -> None:
-    """Raise if one of these fields of a configuration is less than 1."""
+    """Raise if one of these fields of a configuration is not a whole number of at least 1."""
     for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name}: got {getattr(config, name)}, expected at least 1")
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name}: got {value!r}, expected a whole number")
+        if value < 1:
+            raise ValueError(f"{name}: got {value}, expected at least 1")
 
 
 def require_probability(config: object, name: str) -> None:
     """Raise if a field of a configuration is not in [0, 1)."""
     if not 0 <= getattr(config, name) < 1:
         raise ValueError(f"{name}: got {getattr(config, name)}, expected at least 0 and less than 1")
+
+
+def require_gelu(config: object, name: str) -> None:
+    """Raise if a field of a configuration names no form of the GELU."""
+    known = get_args(GeluApproximation)
+    if getattr(config, name) not in known:
+        raise ValueError(f"{name}: got {getattr(config, name)!r}, expected one of {', '.join(map(repr, known))}")

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_rl.nn.attention import CrossAttention, SelfAttention, clear_absent
+from perceiver_rl.nn.attention import CrossAttention, GeluApproximation, SelfAttention, clear_absent, require_divisible
 from perceiver_rl.nn.memory import Memory
-from perceiver_rl.nn.perceiver_io import require_positive, require_probability
+from perceiver_rl.nn.perceiver_io import require_gelu, require_positive, require_probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,7 @@ class EntityTransformerConfig:
         decoder_widening_factor: Hidden width of the decoder's MLP as a multiple of the queries' width.
         use_decoder_query_residual: Whether output queries are added to what they read.
         dropout: Probability of dropping attention weights and MLP outputs in training.
+        gelu_approximation: `"none"` for the exact GELU, or `"tanh"`.
 
     Source: Vinyals et al. 2019, supplementary data, entity encoder: 3 layers, 2 heads of 128, width
         256, MLP 1024.
@@ -40,6 +41,7 @@ class EntityTransformerConfig:
     decoder_widening_factor: int = 1
     use_decoder_query_residual: bool = True
     dropout: float = 0.0
+    gelu_approximation: GeluApproximation = "none"
 
     def __post_init__(self) -> None:
         require_positive(
@@ -53,6 +55,7 @@ class EntityTransformerConfig:
             "decoder_widening_factor",
         )
         require_probability(self, "dropout")
+        require_gelu(self, "gelu_approximation")
 
 
 class EntityTransformer(nn.Module):
@@ -74,6 +77,7 @@ class EntityTransformer(nn.Module):
 
     def __init__(self, config: EntityTransformerConfig, *, input_dim: int, query_dim: int) -> None:
         super().__init__()
+        require_divisible(query_dim, config.num_decoder_heads, "num_decoder_heads")
         self.config = config
         self.input = nn.Linear(input_dim, config.model_dim)
         self.layers = nn.ModuleList(
@@ -83,6 +87,7 @@ class EntityTransformer(nn.Module):
                 head_dim=config.head_dim,
                 widening_factor=config.widening_factor,
                 dropout=config.dropout,
+                gelu_approximation=config.gelu_approximation,
             )
             for _ in range(config.num_layers)
         )
@@ -93,6 +98,7 @@ class EntityTransformer(nn.Module):
             widening_factor=config.decoder_widening_factor,
             use_query_residual=config.use_decoder_query_residual,
             dropout=config.dropout,
+            gelu_approximation=config.gelu_approximation,
         )
 
     def read(self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]) -> Memory:

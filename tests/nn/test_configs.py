@@ -1,13 +1,17 @@
 """Configurations refuse what cannot be built, and the large preset costs what its source says."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from agents.presets import preset
-from perceiver_rl.nn import EntityTransformerConfig, PerceiverIOConfig, build_encoder
+from perceiver_rl.nn import MLP, EncoderConfig, EntityTransformerConfig, PerceiverIOConfig, build_encoder
+from perceiver_rl.nn.perceiver_io import require_gelu, require_positive
+from tests.nn.conftest import ENCODERS
 
 
 @pytest.mark.parametrize(
@@ -54,15 +58,48 @@ def test_configs__want_a_dropout_below_one(config: Callable[..., object], dropou
         config(dropout=dropout)
 
 
+@pytest.mark.parametrize("size", [8.0, True, "8"])
+def test_require_positive__wants_whole_numbers(size: object) -> None:
+    # Asked directly: under pytest, a configuration's own type hints are checked before it can say so.
+    with pytest.raises(ValueError, match=f"^num_latents: got {size!r}, expected a whole number$"):
+        require_positive(SimpleNamespace(num_latents=size), "num_latents")
+
+
+@pytest.mark.parametrize("config", [PerceiverIOConfig, EntityTransformerConfig])
+def test_configs__do_not_take_true_for_one(config: Callable[..., object]) -> None:
+    with pytest.raises(ValueError, match=r"^num_decoder_heads: got True, expected a whole number$"):
+        config(num_decoder_heads=True)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.02, float("nan"), float("inf")])
+def test_perceiver_config__wants_latents_that_differ(scale: float) -> None:
+    with pytest.raises(ValueError, match=f"^latent_init_scale: got {scale}, expected a number greater than 0$"):
+        PerceiverIOConfig(latent_init_scale=scale)
+
+
+def test_require_gelu__lists_what_there_is() -> None:
+    with pytest.raises(ValueError, match=r"^gelu_approximation: got 'erf', expected one of 'none', 'tanh'$"):
+        require_gelu(SimpleNamespace(gelu_approximation="erf"), "gelu_approximation")
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_build_encoder__uses_the_gelu_of_the_configuration_everywhere(name: str) -> None:
+    config = replace(ENCODERS[name](0.0), gelu_approximation="tanh")
+    mlps = [each for each in build_encoder(config, input_dim=3, query_dim=4).modules() if isinstance(each, MLP)]
+    assert len(mlps) > 1
+    assert {mlp.gelu_approximation for mlp in mlps} == {"tanh"}
+
+
 @pytest.mark.parametrize("heads", ["num_cross_attend_heads", "num_self_attend_heads"])
 def test_perceiver_config__wants_heads_that_share_the_width(heads: str) -> None:
-    with pytest.raises(ValueError, match="num_heads: got 5, expected a divisor of the width 64"):
+    with pytest.raises(ValueError, match=f"^{heads}: got 5, expected a divisor of the width 64$"):
         PerceiverIOConfig(**{heads: 5})
 
 
-def test_build_encoder__wants_decoder_heads_that_share_the_queries_width() -> None:
-    with pytest.raises(ValueError, match="num_heads: got 5, expected a divisor of the width 64"):
-        build_encoder(PerceiverIOConfig(num_decoder_heads=5), input_dim=3, query_dim=64)
+@pytest.mark.parametrize("config", [PerceiverIOConfig, EntityTransformerConfig])
+def test_build_encoder__wants_decoder_heads_that_share_the_queries_width(config: Callable[..., EncoderConfig]) -> None:
+    with pytest.raises(ValueError, match=r"^num_decoder_heads: got 5, expected a divisor of the width 64$"):
+        build_encoder(config(num_decoder_heads=5), input_dim=3, query_dim=64)
 
 
 def _flops(name: str, entities: int) -> int:
