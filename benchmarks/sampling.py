@@ -30,8 +30,8 @@ def main(
     """Print environment steps a second of each, and ratios to the bare loop."""
     torch.set_num_threads(1)
     config = make_config().env_runners(num_env_runners=0, num_envs_per_env_runner=NUM_ENVS).debugging(seed=0)
-    ours = VectorEnvRunner(config=config)
-    stock = SingleAgentEnvRunner(config=config)
+    ours = VectorEnvRunner(config=config, worker_index=0)
+    stock = SingleAgentEnvRunner(config=config, worker_index=0)
     contenders: dict[str, Callable[[], object]] = {
         "bare loop: forward pass and environment step": _bare_loop(ours, steps),
         "VectorEnvRunner": lambda: ours.sample(num_timesteps=steps, explore=True),

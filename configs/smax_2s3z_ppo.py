@@ -1,4 +1,4 @@
-"""PPO on SMAX 2s3z: two stalkers and three zealots against the same, centralized control."""
+"""PPO on SMAX 2s3z, centralized control: 99.4 to 100 % greedy over 512 episodes after 500k steps, seeds 0 to 4 (docs/results.md)."""
 
 from ray.rllib.algorithms.ppo import PPOConfig
 

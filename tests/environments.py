@@ -103,3 +103,19 @@ class CourierVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[Any], NDA
 def make_couriers(num_envs: int, **options: Any) -> CourierVectorEnv:
     """For `register_env("tests.environments:make_couriers")`."""
     return CourierVectorEnv(num_envs, **options)
+
+
+class FaultyCourierVectorEnv(CourierVectorEnv):
+    """Couriers of which one has a brightness that is no number, from the twentieth observation on."""
+
+    def _observe(self) -> Observation:
+        observation = super()._observe()
+        self._num_observed = getattr(self, "_num_observed", 0) + 1
+        if self._num_observed >= 20:
+            observation["entities/post"][:, :, 1] = np.nan
+        return observation
+
+
+def make_faulty_couriers(num_envs: int, **options: Any) -> FaultyCourierVectorEnv:
+    """For `--env tests.environments:make_faulty_couriers`."""
+    return FaultyCourierVectorEnv(num_envs, **options)

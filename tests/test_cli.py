@@ -155,3 +155,11 @@ def test_bad_input__is_told_in_one_message_before_ray_starts(arguments: list[str
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_train__says_what_is_wrong_with_an_environment_that_fails_later(tmp_path: Path) -> None:
+    result = command("train", CONFIG, "--env", "tests.environments:make_faulty_couriers", "--out", str(tmp_path / "run"))
+    assert result.returncode == 1
+    assert "entity type 'post', feature 'brightness', entity 0 of batch entry 0: got nan" in result.stdout + result.stderr
+    assert "no samples from the env runners" in result.stderr

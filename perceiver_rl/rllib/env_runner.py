@@ -8,6 +8,7 @@ RLlib's: weights, metrics, callbacks at an episode's end, fault tolerance, evalu
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from typing import Any
@@ -58,6 +59,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                 "config: got env-to-module or module-to-env connectors, which VectorEnvRunner does not run; "
                 "remove them, or use RLlib's own runner with config.env_runners(env_runner_cls=SingleAgentEnvRunner)"
             )
+        # RLlib calls its own deprecated constructor for every module, and warns of it in every process.
+        logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
         super().__init__(config=config, **kwargs)
         if self.worker_index:  # an actor of its own, not the driver's process, whose threads belong to the learner
             torch.set_num_threads(TORCH_THREADS)

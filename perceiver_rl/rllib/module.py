@@ -14,7 +14,7 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from perceiver_rl.configuration import from_mapping, to_mapping
-from perceiver_rl.entities import schema_of
+from perceiver_rl.entities import ACTION_MASK, schema_of
 from perceiver_rl.policy.entity_policy import EntityPolicy, EntityPolicyConfig
 from perceiver_rl.rllib.distribution import squad_distribution_class, to_dist_inputs
 
@@ -40,6 +40,20 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
         config = from_mapping(EntityPolicyConfig, settings, f"model_config[{MODEL_CONFIG_KEY!r}]")
         self.policy = EntityPolicy(schema, config)
         self.action_dist_cls = squad_distribution_class(schema.num_options)
+
+    def _forward_inference(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        self._check(batch[Columns.OBS])
+        return super()._forward_inference(batch, **kwargs)
+
+    def _forward_exploration(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        self._check(batch[Columns.OBS])
+        return super()._forward_exploration(batch, **kwargs)
+
+    def _check(self, observation: Mapping[str, Tensor]) -> None:
+        """Raise if an observation breaks the contract, here where every way of sampling passes: later, in training, a NaN
+        would only be a loss that is NaN. Costs a few microseconds an environment."""
+        arrays = {key: tensor.cpu().numpy() for key, tensor in observation.items()}
+        self.policy.schema.check(arrays, (len(arrays[ACTION_MASK]),))
 
     def _forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(self.policy(batch[Columns.OBS]))}

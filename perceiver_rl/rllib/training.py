@@ -194,13 +194,13 @@ def _loop(
 @contextmanager
 def local_ray(config: AlgorithmConfig) -> Iterator[None]:
     """Ray for the duration of a run: the cluster at RAY_ADDRESS if that is set, else a local one of the size needed."""
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     # Ray's C++ side reports an actor's restart settings as an error, at every start.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(logging_level=logging.ERROR)
     else:
-        ray.init(address="local", num_cpus=1 + config.num_env_runners + config.num_learners, **quiet)
+        num_cpus = 1 + config.num_env_runners + config.num_learners
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.ERROR)
     try:
         yield
     finally:

@@ -90,6 +90,17 @@ def test_forward_passes__give_the_same_distribution() -> None:
     assert outputs[0].keys() == {Columns.ACTION_DIST_INPUTS}  # env runners pay for nothing else
 
 
+@pytest.mark.parametrize("forward", ["forward_exploration", "forward_inference"])
+def test_acting__says_which_feature_is_no_number(forward: str) -> None:
+    batch = _batch()
+    entity_type = SKIRMISH.entity_types[0]
+    batch[Columns.OBS][f"entities/{entity_type.name}"][:, :, 1] = float("nan")
+    with pytest.raises(
+        ValueError, match=f"entity type '{entity_type.name}', feature '{entity_type.feature_names[1]}'.*got nan"
+    ):
+        getattr(_module(), forward)(batch)
+
+
 def test_compute_values__shares_the_embeddings_of_the_forward_pass_with_gradient() -> None:
     module, batch = _module(), _batch()
     output = module.forward_train(batch)
