@@ -51,7 +51,8 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
 
     def _check(self, observation: Mapping[str, Tensor]) -> None:
         """Raise if an observation breaks the contract, here where every way of sampling passes: later, in training, a NaN
-        would only be a loss that is NaN. Costs a few microseconds an environment."""
+        would only be a loss that is NaN. Costs a few microseconds an environment.
+        """
         arrays = {key: tensor.cpu().numpy() for key, tensor in observation.items()}
         self.policy.schema.check(arrays, (len(arrays[ACTION_MASK]),))
 
