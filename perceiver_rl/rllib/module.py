@@ -50,8 +50,9 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
         return super()._forward_exploration(batch, **kwargs)
 
     def _check(self, observation: Mapping[str, Tensor]) -> None:
-        """Raise if an observation breaks the contract, here where every way of sampling passes: later, in training, a NaN
-        would only be a loss that is NaN. Costs a few microseconds an environment.
+        """Raise if an observation breaks the contract.
+
+        Every way of sampling passes here. Later, in training, a NaN would only be a loss that is NaN.
         """
         arrays = {key: tensor.cpu().numpy() for key, tensor in observation.items()}
         self.policy.schema.check(arrays, (len(arrays[ACTION_MASK]),))
