@@ -35,7 +35,7 @@ help: ## Show this list
 
 install: $(DEV) ## Make .venv with the library, its environments and the development tools
 
-demo: $(INSTALLED) ## Train a squad on SMAX 2s3z, evaluate it, say where to look (about 7 minutes on two cores)
+demo: $(INSTALLED) ## Train a squad on SMAX 2s3z, evaluate it, say where to look (about 8 minutes on two cores)
 	$(BIN)/perceiver-rl train configs/smax_2s3z_ppo.py --out $(RUN) \
 		$(if $(wildcard $(RUN)/run.json),--resume,--seed $(SEED))
 	$(BIN)/perceiver-rl evaluate $(RUN) --episodes 256 --against heuristic,random \
