@@ -7,8 +7,9 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 # pytest processes: one a core, and no more than two, since each compiles SMAX and may start a local Ray of its own
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); [ $$n -gt 2 ] && echo 2 || echo $$n)
-RUN ?= runs/demo
 SEED ?= 0
+# one folder for each seed: a folder that holds a run is gone on with
+RUN ?= runs/demo$(if $(filter-out 0,$(SEED)),-seed$(SEED))
 LOGDIR ?= runs
 
 BIN := $(VENV)/bin

@@ -3,7 +3,7 @@
     python -m benchmarks.breakdown runs/2s3z
 
 Medians over the run's iterations, the first (which compiles) left out; microseconds for each environment step, so that
-the parts add up to one second divided by the rate.
+the parts add up to one second divided by the rate. For one env runner: with several, their seconds overlap.
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ def main(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
         seconds = after["seconds"] - before["seconds"]
         sampling, learning = after["time/sampling_s"], after["time/learning_s"]
         forward, env = after["time/sampling_forward_s"], after["time/sampling_env_s"]
+        batch, gradient = after["time/learning_batch_s"], after["time/learning_gradient_s"]
         rows = {
-            "environment steps (jaxmarl)": env,
-            "forward passes for acting": forward,
-            "cutting episodes, metrics (RLlib's env runner, ours in bulk)": sampling - forward - env,
-            "learner: train batch, value targets, epochs": learning,
+            "sampling: environment": env,
+            "sampling: forward passes": forward,
+            "sampling: episodes and metrics": sampling - forward - env,
+            "learner: forward, loss, gradient, optimiser": gradient,
+            "learner: train batch by RLlib's connectors, value targets included": batch,
+            "learner: minibatches, metrics": learning - gradient - batch,
             "transport, weight broadcast, Ray, logging": seconds - sampling - learning,
             "altogether": seconds,
         }

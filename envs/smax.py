@@ -96,6 +96,7 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
         _require_one_of("enemy_attack_mode", enemy_attack_mode, ENEMY_ATTACK_MODES)
         if num_envs < 1:
             raise ValueError(f"num_envs: got {num_envs}, expected at least 1")
+        self.metadata = self.metadata | {"control": control}
         self.map_name = map_name
         self.num_envs = num_envs
         self.schema = smax_schema(map_name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +30,7 @@ console = Console(stderr=True)
 AGENTS = "agents.registry:make_agent"
 """Who can be evaluated beside a checkpoint: the checkout's `agents` folder."""
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 
@@ -84,12 +87,12 @@ def train(
 
     perceiver-rl train configs/smax_2s3z_ppo.py --out runs/2s3z --resume
 
-    Ctrl-C ends a run after its current iteration and leaves a checkpoint. A cluster is used if RAY_ADDRESS is set.
+    Ctrl-C ends a run after its current iteration and leaves a checkpoint.
     """
     with _clear_errors():
         from perceiver_rl.rllib.config_file import default_steps, load_factory
         from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-        from perceiver_rl.rllib.training import prepare
+        from perceiver_rl.rllib.training import TrainingError, prepare
         from perceiver_rl.rllib.training import train as run_training
 
         overrides = list(set_ or [])
@@ -105,7 +108,7 @@ def train(
                     f"--resume: a resumed run keeps its settings, which are in {out}/run.json; leave out --set, --env, "
                     "--seed, --steps and --env-runners"
                 )
-            if config != settings.config:
+            if _same_place(config) != _same_place(settings.config):
                 raise ValueError(f"--resume: got config {config!r}, but the run in {out} was begun with {settings.config!r}")
         else:
             total = steps if steps is not None else default_steps(load_factory(config))
@@ -114,11 +117,15 @@ def train(
         run = prepare(settings, folder, resume=resume)
     say(f"Training for {settings.total_env_steps:,} environment steps, seed {settings.seed}: {folder.path}")
     with ProgressDisplay(console, "steps") as display:
-        result = run_training(
-            run,
-            checkpoint_every=checkpoint_every,
-            on_progress=lambda now: display.show(now.env_steps, now.total_env_steps, describe_training(now)),
-        )
+        try:
+            result = run_training(
+                run,
+                checkpoint_every=checkpoint_every,
+                on_progress=lambda now: display.show(now.env_steps, now.total_env_steps, describe_training(now)),
+            )
+        except TrainingError as error:
+            say_error(error)
+            raise typer.Exit(EXIT_FAILED) from error
     say(f"Checkpoint: {result.checkpoint}")
     say(f"Curves:     tensorboard --logdir {folder.path}")
     say(f"Evaluate:   perceiver-rl evaluate {folder.path}")
@@ -135,7 +142,12 @@ def evaluate(
     env: Annotated[
         str | None, typer.Option(help="Another environment than the one trained on; its schema must be the same.")
     ] = None,
-    episodes: Annotated[int, typer.Option(help="Episodes for each policy and mode.", min=1)] = 256,
+    episodes: Annotated[
+        int,
+        typer.Option(
+            help="Episodes for each policy and mode, rounded up so that all environments play equally many.", min=1
+        ),
+    ] = 256,
     seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
     against: Annotated[str, typer.Option(help="Agents to evaluate beside it, separated by commas: heuristic, random.")] = "",
     json_file: Annotated[
@@ -170,6 +182,7 @@ def evaluate(
         env_name = env or info.env
         vector_env = make_vector_env(env_name, _num_envs(episodes), **info.env_config)
         schema = schema_of(vector_env.single_observation_space)
+        control = str(vector_env.metadata.get("control", "unknown"))
         contests: list[tuple[str, Mode, Agent]] = []
         policy = PolicyAgent(load_policy(found, schema))
         run = run_of(found)
@@ -184,12 +197,12 @@ def evaluate(
             records = play(
                 agent,
                 vector_env,
-                episodes_per_env=episodes // vector_env.num_envs,
+                episodes_per_env=math.ceil(episodes / vector_env.num_envs),
                 seed=seed,
                 greedy=mode == "greedy",
-                on_episode=lambda done, total, words=f"{name} {mode}": display.show(done, total, words),  # type: ignore[misc]
+                on_episode=partial(display.show, words=f"{name} {mode}"),
             )
-        summaries.append(summarize(records, env=env_name, policy=name, mode=mode, seed=seed))
+        summaries.append(summarize(records, env=env_name, policy=name, mode=mode, seed=seed, control=control))
     vector_env.close()
     Console().print(make_table(summaries))
     if json_file is not None:
@@ -201,12 +214,13 @@ def evaluate(
 
 
 MAX_ENVS = 128
-"""Environments of an evaluation's batch at most: beyond that, larger batches are hardly faster."""
+"""Environments of an evaluation's batch at most."""
 
 
 def _num_envs(episodes: int) -> int:
-    """The largest batch in which every environment plays the same number of episodes."""
-    return max(size for size in range(1, MAX_ENVS + 1) if episodes % size == 0)
+    """Environments for at least that many episodes, so that each plays the same number."""
+    episodes_per_env = math.ceil(episodes / MAX_ENVS)
+    return math.ceil(episodes / episodes_per_env)
 
 
 def say(words: str) -> None:
@@ -214,14 +228,24 @@ def say(words: str) -> None:
     console.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
+def say_error(error: Exception) -> None:
+    """Print an error's message."""
+    console.print("error:", style="bold red", end=" ")
+    say(str(error))
+
+
+def _same_place(config: str) -> str | Path:
+    """A config's path in one spelling; import strings have one only."""
+    return config if ":" in config else Path(config).resolve()
+
+
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """Turn mistakes of the user into one message without a traceback. Everything else is a bug, and keeps its traceback."""
     try:
         yield
-    except (ValueError, ImportError) as error:
-        console.print("error:", style="bold red", end=" ")
-        say(str(error))
+    except (ValueError, ImportError, OSError) as error:
+        say_error(error)
         raise typer.Exit(EXIT_BAD_INPUT) from error
     except KeyboardInterrupt:
         console.print("Interrupted.")

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
+
 COMMAND = str(Path(sys.executable).parent / "perceiver-rl")
 CONFIG = "tests/courier_config.py"
 ROOT = Path(__file__).parent.parent
@@ -155,6 +157,14 @@ def test_bad_input__is_told_in_one_message_before_ray_starts(arguments: list[str
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_run_that_ended_before_its_first_checkpoint__begins_again(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create(RunSettings(CONFIG, env=None, seed=1, total_env_steps=500, overrides=("env_runners.num_env_runners=0",)))
+    resumed = command("train", CONFIG, "--out", str(folder.path), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert progress(folder.path)[-1]["env_steps"] >= 500
 
 
 @pytest.mark.slow

@@ -76,9 +76,7 @@ def wilson_interval(wins: int, episodes: int, confidence: float = CONFIDENCE) ->
     return Interval(float(interval.low), float(interval.high))
 
 
-def summarize(
-    records: Sequence[EpisodeRecord], *, env: str, policy: str, mode: Mode, seed: int, control: str = "centralized"
-) -> Summary:
+def summarize(records: Sequence[EpisodeRecord], *, env: str, policy: str, mode: Mode, seed: int, control: str) -> Summary:
     """Sum up what `evaluate` gave back.
 
     Args:

@@ -6,16 +6,18 @@ import ast
 import importlib.util
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from perceiver_rl.configuration import from_mapping, unknown_name
+from perceiver_rl.configuration import from_mapping, to_mapping, unknown_name
 from perceiver_rl.environments import load
 from perceiver_rl.policy.entity_policy import EntityPolicyConfig
-from perceiver_rl.rllib.module import MODEL_CONFIG_KEY, module_spec
+from perceiver_rl.rllib.module import MODEL_CONFIG_KEY
+from perceiver_rl.rllib.registration import register_env
 
 FACTORY = "make_config"
 STEPS_ARGUMENT = "total_env_steps"
@@ -117,6 +119,8 @@ def _set(config: AlgorithmConfig, section: str, key: str, value: Any) -> None:
             f"--set {section}.{key}: got {value!r} ({type(value).__name__}), expected {type(current).__name__} such as "
             f"{current!r}"
         )
+    if (section, key) == ("environment", "env"):
+        value = register_env(value)
     getattr(config, section)(**{key: value})
 
 
@@ -126,7 +130,11 @@ def _fits(current: bool | int | float | str, value: Any) -> bool:
         return True
     if isinstance(current, bool) or isinstance(value, bool):
         return isinstance(current, bool) and isinstance(value, bool)
-    if isinstance(current, (int, float)):
+    if value == "auto":  # RLlib's word for several of its numbers; its own validation knows which
+        return True
+    if isinstance(current, int):
+        return isinstance(value, (int, list))
+    if isinstance(current, float):
         return isinstance(value, (int, float, list))
     return isinstance(value, str)
 
@@ -147,7 +155,8 @@ def _set_model(config: AlgorithmConfig, changes: dict[str, Any]) -> None:
     if not isinstance(spec, RLModuleSpec) or MODEL_CONFIG_KEY not in (spec.model_config or {}):
         raise ValueError("--set model.…: the config's RLModule is not the one of perceiver_rl.rllib.module.module_spec")
     merged = _merge(spec.model_config[MODEL_CONFIG_KEY], changes)
-    config.rl_module(rl_module_spec=module_spec(from_mapping(EntityPolicyConfig, merged, MODEL_SECTION)))
+    model = to_mapping(from_mapping(EntityPolicyConfig, merged, MODEL_SECTION))
+    config.rl_module(rl_module_spec=replace(spec, model_config={**spec.model_config, MODEL_CONFIG_KEY: model}))
 
 
 def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import gymnasium
 import torch
 from jaxtyping import Float, Int
@@ -78,6 +80,7 @@ class SquadDistribution(Distribution):
         return int(space.nvec.sum())
 
 
+@lru_cache
 def squad_distribution_class(num_options: int) -> type[SquadDistribution]:
     """The distribution class for actors with that many options. RLlib wants a class that needs nothing but the inputs."""
     return type(f"SquadDistribution{num_options}", (SquadDistribution,), {"num_options": num_options})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+import tree
 from jaxtyping import Float
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.ppo import (
@@ -22,10 +24,23 @@ from ray.rllib.utils.metrics import ALL_MODULES
 from ray.rllib.utils.torch_utils import explained_variance
 from torch import Tensor
 
-Ratio = Literal["per_actor", "joint"]
-RATIO_KEY = "ratio"
+from perceiver_rl.configuration import from_mapping
+
 CLIP_FRACTION_KEY = "clip_fraction"
 UPDATE_KEY = "update_s"
+BATCH_KEY = "batch_s"
+GRADIENT_KEY = "gradient_s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquadLearnerConfig:
+    """Settings of `SquadPPOLearner`, given as `config.learners(learner_config_dict={…})`.
+
+    Args:
+        ratio: What is clipped: the probability ratio of each actor, or that of the joint action as RLlib does.
+    """
+
+    ratio: Literal["per_actor", "joint"] = "per_actor"
 
 
 class SquadPPOLearner(PPOTorchLearner):
@@ -42,14 +57,21 @@ class SquadPPOLearner(PPOTorchLearner):
     Source: Schulman et al. 2017 (PPO), de Witt et al. 2020 (IPPO), Yu et al. 2022 (MAPPO).
     """
 
+    @staticmethod
+    def settings(config: AlgorithmConfig) -> SquadLearnerConfig:
+        """This learner's settings in a config.
+
+        Raises:
+            ValueError: If a key or value in `learner_config_dict` is not valid, or the config has no critic.
+        """
+        if not config.use_critic:
+            raise ValueError("training.use_critic: got False, expected True; the squad's value is part of its policy")
+        return from_mapping(SquadLearnerConfig, config.learner_config_dict, "learners.learner_config_dict")
+
     def build(self) -> None:
         """Build as RLlib does, and let the train batch be compacted and shuffled last."""
         super().build()
-        self.ratio: Ratio = self.config.learner_config_dict.get(RATIO_KEY, "per_actor")
-        if self.ratio not in get_args(Ratio):
-            raise ValueError(
-                f"learner_config_dict[{RATIO_KEY!r}]: got {self.ratio!r}, expected one of {', '.join(get_args(Ratio))}"
-            )
+        self.ratio = self.settings(self.config).ratio
         if self._learner_connector is not None:
             self._learner_connector.append(KeepLossSteps(seed=self.config.seed))
 
@@ -57,11 +79,27 @@ class SquadPPOLearner(PPOTorchLearner):
         """Note when the update began."""
         super().before_gradient_based_update(timesteps=timesteps)
         self._update_began = time.perf_counter()
+        self._gradient_s = 0.0
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Log how long the update took, batch and value targets included."""
         super().after_gradient_based_update(timesteps=timesteps)
-        self.metrics.log_value((ALL_MODULES, UPDATE_KEY), time.perf_counter() - self._update_began, reduce="sum")
+        seconds = {UPDATE_KEY: time.perf_counter() - self._update_began, GRADIENT_KEY: self._gradient_s}
+        self.metrics.log_dict(seconds, key=ALL_MODULES, reduce="sum")
+
+    def _make_batch_if_necessary(self, training_data: Any) -> Any:
+        """As RLlib does, and log how long the learner's connectors took, value targets included."""
+        began = time.perf_counter()
+        batch = super()._make_batch_if_necessary(training_data)
+        self.metrics.log_value((ALL_MODULES, BATCH_KEY), time.perf_counter() - began, reduce="sum")
+        return batch
+
+    def _update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
+        """As RLlib does, and count the time: forward pass, loss, gradient, optimiser's step."""
+        began = time.perf_counter()
+        result = super()._update(batch, **kwargs)
+        self._gradient_s += time.perf_counter() - began
+        return result
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
@@ -108,12 +146,13 @@ class SquadPPOLearner(PPOTorchLearner):
                     batch[Postprocessing.VALUE_TARGETS], values.detach()
                 ),
                 ENTROPY_KEY: entropy.detach(),
-                LEARNER_RESULTS_KL_KEY: kl.detach(),
                 CLIP_FRACTION_KEY: clip_fraction,
             },
             key=module_id,
             reduce="mean",
         )
+        # … but the last minibatch's KL is how far the update went: what `kl_target` is about.
+        self.metrics.log_value((module_id, LEARNER_RESULTS_KL_KEY), kl.detach(), window=1)
         return loss
 
 
@@ -142,11 +181,19 @@ class KeepLossSteps(ConnectorV2):
             kept = columns.pop(Columns.LOSS_MASK).nonzero().squeeze(1)
             order = kept[torch.randperm(len(kept), generator=self._generator).to(kept.device)]
             for name, column in columns.items():
-                if isinstance(column, dict):
-                    columns[name] = {key: array[order] for key, array in column.items()}
-                elif isinstance(column, Tensor):
-                    columns[name] = column[order]
+                columns[name] = _take(name, column, order)
         return batch
+
+
+def _take(name: str, column: Any, order: Tensor) -> Any:
+    """The rows `order` of a column, which may be a nested structure of tensors."""
+    others = {type(leaf).__name__ for leaf in tree.flatten(column) if not isinstance(leaf, Tensor)}
+    if others:
+        raise ValueError(
+            f"train batch, column {name!r}: got {', '.join(sorted(others))}, expected tensors only; the batch is filtered "
+            "and permuted, and what is not a tensor would stay behind"
+        )
+    return tree.map_structure(lambda leaf: leaf[order], column)
 
 
 def _clipped_surrogate(ratio: Tensor, advantages: Tensor, clip: float) -> Tensor:

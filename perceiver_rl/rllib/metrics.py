@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ TAGS: dict[str, tuple[str, ...]] = {
     "time/sampling_env_s": ("env_runners", "sampling_s", "env"),
     "time/sampling_s": ("env_runners", "sampling_s", "total"),
     "time/learning_s": ("learners", "__all_modules__", "update_s"),
+    "time/learning_batch_s": ("learners", "__all_modules__", "batch_s"),
+    "time/learning_gradient_s": ("learners", "__all_modules__", "gradient_s"),
 }
 OUTCOMES = ("env_runners", "outcome")
 ENV_STEPS = ("env_runners", "num_env_steps_sampled_lifetime")
@@ -38,7 +41,8 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
     for key, value in (_find_group(result, OUTCOMES) or {}).items():
         if key != "won":
             table[f"outcome/{key}"] = float(value)
-    return table
+    # RLlib's mean over no episodes at all is NaN.
+    return {tag: value for tag, value in table.items() if not (tag.startswith("outcome/") and math.isnan(value))}
 
 
 def env_steps(result: Mapping[str, Any]) -> int:

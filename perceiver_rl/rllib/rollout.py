@@ -71,6 +71,11 @@ class Rollout:
         extra: Arrays,
     ) -> None:
         """Add what one vector step returned, the actions that led to it, and what the model said of them."""
+        if any(array is self._observations[-1][key] for key, array in observation.items()):
+            raise ValueError(
+                "observation of a vector environment: got the very arrays of the step before, expected new ones in each "
+                "step; return copies, since a rollout keeps what was returned"
+            )
         self._observations.append(observation)
         self._steps.append(
             {

@@ -63,6 +63,11 @@ class RunFolder:
         """Whether a run was begun here."""
         return (self.path / "run.json").is_file()
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run got as far as its first checkpoint, whole or not."""
+        return any(self.checkpoints.glob("checkpoint_*"))
+
     def create(self, settings: RunSettings) -> None:
         """Begin a run.
 
@@ -102,19 +107,19 @@ class RunFolder:
             info: What a reader must know before loading: environment, schema, seconds trained.
         """
         target = self.checkpoints / f"checkpoint_{env_steps:010d}"
-        if target.exists():  # a finished run that was resumed: nothing has changed since
-            return target
         scratch = self.checkpoints / f".{target.name}"
         shutil.rmtree(scratch, ignore_errors=True)
         algorithm.save_to_path(scratch.resolve())
         _write_json(scratch / CHECKPOINT_INFO, {"format": FORMAT, "env_steps": env_steps, **info, **provenance()})
+        # There is one already where a finished run was resumed, or a run passes a damaged checkpoint again.
+        shutil.rmtree(target, ignore_errors=True)
         scratch.replace(target)
         return target
 
-    def append_progress(self, record: dict[str, float]) -> None:
+    def append_progress(self, record: dict[str, int | float]) -> None:
         """Add one iteration's numbers."""
         with (self.path / "progress.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def cut_progress(self, env_steps: int) -> None:
         """Drop the iterations after `env_steps`: a resumed run goes on from its checkpoint, and repeats them."""
@@ -131,14 +136,19 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of what matters for results, and the checkout's commit if there is one."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True, check=False
-    )
+    """Versions of what matters for results, and the commit of the checkout that runs, if it is one and git is there."""
     return {
         "versions": {"perceiver-rl": __version__} | {package: version(package) for package in PACKAGES},
-        "commit": git.stdout.strip() if git.returncode == 0 else None,
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    if shutil.which("git") is None:
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return git.stdout.strip() if git.returncode == 0 else None
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import signal
 import time
@@ -22,12 +24,17 @@ from perceiver_rl.entities import EntitySchema
 from perceiver_rl.environments import try_environment
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory
+from perceiver_rl.rllib.learner import SquadPPOLearner
 from perceiver_rl.rllib.metrics import env_steps, flatten
 from perceiver_rl.rllib.registration import register_env
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 
 MAX_EMPTY_ITERATIONS = 3
 """Iterations without a single sample after which a run is given up: every env runner fails, again and again."""
+
+
+class TrainingError(RuntimeError):
+    """A run cannot go on; its checkpoints so far are whole."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,19 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
         config.environment(register_env(settings.env))
     config.debugging(seed=settings.seed)
     apply_overrides(config, list(settings.overrides))
+    if not isinstance(config.env, str):
+        raise ValueError(
+            f"environment: got {config.env!r}, expected a name such as 'smax/2s3z' or an import string 'module:callable', "
+            "given to the config by register_env or to the command line by --env"
+        )
+    try:
+        json.dumps(config.env_config)
+    except TypeError as error:
+        raise ValueError(
+            f"environment.env_config: {error}; expected what JSON can hold, for checkpoints to name it"
+        ) from error
+    if isinstance(config.learner_class, type) and issubclass(config.learner_class, SquadPPOLearner):
+        SquadPPOLearner.settings(config)
     config.copy(copy_frozen=False).validate()
     return config
 
@@ -91,7 +111,7 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
     Args:
         settings: What to do.
         folder: Where to write.
-        resume: Go on from the folder's newest checkpoint.
+        resume: Go on from the folder's newest checkpoint, or from the start if the run ended before its first.
 
     Raises:
         ValueError: If the config, a key, a value, the environment, the folder or the checkpoint is not valid.
@@ -101,6 +121,8 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
     schema = try_environment(config.env, config.env_config, settings.seed)
     if not resume:
         folder.create(settings)
+        return PreparedRun(settings, folder, config, schema, checkpoint=None, seconds_before=0.0)
+    if not folder.has_checkpoint:  # ended before the first one: begin again, by the same settings
         return PreparedRun(settings, folder, config, schema, checkpoint=None, seconds_before=0.0)
     checkpoint = find_checkpoint(folder.path)
     return PreparedRun(settings, folder, config, schema, checkpoint, load_info(checkpoint).seconds)
@@ -117,7 +139,7 @@ def train(
         on_progress: Called after every iteration.
 
     Raises:
-        RuntimeError: If the env runners deliver no samples.
+        TrainingError: If the env runners deliver no samples, or training diverges.
     """
     with local_ray(run.config), _building(run.config) as algorithm:
         if run.checkpoint:
@@ -141,7 +163,7 @@ class _Recorder:
     def open_log(self, env_steps: int) -> SummaryWriter:
         """TensorBoard's writer; what an earlier, interrupted part of the run logged after `env_steps` is taken back."""
         self.run.folder.cut_progress(env_steps)
-        return SummaryWriter(str(self.run.folder.path), purge_step=env_steps + 1 if env_steps else None)
+        return SummaryWriter(str(self.run.folder.path), purge_step=env_steps + 1)
 
     def log(self, writer: SummaryWriter, progress: Progress) -> None:
         """One iteration's numbers, to TensorBoard and to the progress file."""
@@ -175,7 +197,7 @@ def _loop(
             if steps <= progress.env_steps:
                 empty_iterations += 1
                 if empty_iterations == MAX_EMPTY_ITERATIONS:
-                    raise RuntimeError(
+                    raise TrainingError(
                         f"no samples from the env runners in {MAX_EMPTY_ITERATIONS} iterations on end: each of them fails; "
                         "their errors are in the log above. Run with --env-runners 0 to see the first one as it is raised"
                     )
@@ -183,12 +205,23 @@ def _loop(
             empty_iterations = 0
             rate = (steps - progress.env_steps) / (seconds - progress.seconds)
             progress = Progress(steps, total, seconds, rate, flatten(result))
+            _require_finite(progress)
             recorder.log(writer, progress)
             on_progress(progress)
             if steps >= next_checkpoint and steps < total:
                 recorder.save(algorithm, progress)
                 next_checkpoint += checkpoint_every
         return TrainingResult(recorder.save(algorithm, progress), progress, interrupted=progress.env_steps < total)
+
+
+def _require_finite(progress: Progress) -> None:
+    """Raise if the optimiser's numbers are no longer finite: what follows would be wasted, and its checkpoints useless."""
+    bad = [tag for tag, value in progress.numbers.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingError(
+            f"training diverged after {progress.env_steps:,} environment steps: {', '.join(bad)} got NaN or infinity; the "
+            "checkpoints so far are from before. Try a smaller training.lr, or training.grad_clip"
+        )
 
 
 @contextmanager
@@ -199,12 +232,18 @@ def local_ray(config: AlgorithmConfig) -> Iterator[None]:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.ERROR)
     else:
-        num_cpus = 1 + config.num_env_runners + config.num_learners
-        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, logging_level=logging.ERROR)
+        ray.init(address="local", num_cpus=cpus_needed(config), include_dashboard=False, logging_level=logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def cpus_needed(config: AlgorithmConfig) -> int:
+    """CPUs that Ray must believe to have, so that none of a run's actors waits for one for ever."""
+    runners = config.num_env_runners + config.evaluation_num_env_runners
+    per_learner = config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, (int, float)) else 1
+    return 1 + math.ceil(runners * config.num_cpus_per_env_runner + config.num_learners * max(1, per_learner))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ RECORDS = [
 
 
 def summary_of(records: list[EpisodeRecord]) -> Summary:
-    return summarize(records, env="smax/2s3z", policy="tiny", mode="greedy", seed=7)
+    return summarize(records, env="smax/2s3z", policy="tiny", mode="greedy", seed=7, control="centralized")
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_loss__has_a_finite_gradient_when_a_whole_squad_is_absent(make_learner: 
 
 
 def test_learner__refuses_an_unknown_ratio(make_learner: MakeLearner) -> None:
-    message = "learner_config_dict['ratio']: got 'squad', expected one of per_actor, joint"
+    message = "learners.learner_config_dict.ratio: got 'squad', expected one of 'per_actor', 'joint'"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make_learner("squad")
 
@@ -226,3 +226,9 @@ def test_keep_loss_steps__shuffles_by_its_seed_and_anew_each_time() -> None:
 def test_learner__ends_its_pipeline_with_keep_loss_steps(make_learner: MakeLearner) -> None:
     pieces = make_learner()._learner_connector.connectors
     assert isinstance(pieces[-1], KeepLossSteps)
+
+
+def test_keep_loss_steps__refuses_a_column_that_would_stay_behind() -> None:
+    batch = {"default_policy": {Columns.LOSS_MASK: torch.tensor([True, False]), "notes": np.array([1, 2])}}
+    with pytest.raises(ValueError, match=r"column 'notes': got ndarray, expected tensors only"):
+        KeepLossSteps(seed=0)(batch=batch)

@@ -148,3 +148,10 @@ def test_info_of__takes_one_environments_valid_values(env: int, expected: dict[s
         "_episode": valid,
     }
     assert _info_of(infos, env) == expected
+
+
+def test_rollout__refuses_an_environment_that_writes_into_its_last_observation() -> None:
+    observation = {"x": np.zeros((2, 3))}
+    rollout = Rollout(observation, np.zeros(2, bool))
+    with pytest.raises(ValueError, match="the very arrays of the step before"):
+        rollout.add(observation, np.zeros((2, 1)), np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {}, {})

@@ -1,0 +1,72 @@
+"""A run's folder: provenance without git, progress without NaN, checkpoints that replace damaged ones."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from ray.rllib.algorithms.algorithm import Algorithm
+
+from perceiver_rl.rllib.run_folder import RunFolder, RunSettings, provenance, run_of
+from perceiver_rl.rllib.training import Progress, _require_finite, build_config
+
+SETTINGS = RunSettings("tests.courier_config:make_config", env=None, seed=0, total_env_steps=1_000)
+
+
+class FakeAlgorithm(Algorithm):
+    """Saves one file, and is nothing else."""
+
+    def __init__(self) -> None:
+        pass
+
+    def save_to_path(self, path: Path) -> None:
+        path.mkdir()
+        (path / "weights").write_text("whole")
+
+
+def test_provenance__does_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert provenance()["commit"] is None
+    assert "torch" in provenance()["versions"]
+
+
+def test_save_checkpoint__replaces_a_damaged_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create(SETTINGS)
+    algorithm = FakeAlgorithm()
+    path = folder.save_checkpoint(algorithm, 7, {})
+    (path / "weights").write_text("torn")
+    assert folder.save_checkpoint(algorithm, 7, {}) == path
+    assert (path / "weights").read_text() == "whole"
+    assert [each.name for each in folder.checkpoints.iterdir()] == ["checkpoint_0000000007"]
+
+
+def test_run_of__is_the_checkpoint_itself_once_it_was_copied_elsewhere(tmp_path: Path) -> None:
+    assert run_of(tmp_path / "run" / "checkpoints" / "checkpoint_1") == tmp_path / "run"
+    assert run_of(tmp_path / "copied") == tmp_path / "copied"
+
+
+def test_progress__refuses_what_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RunFolder(tmp_path).append_progress({"env_steps": 1, "policy/kl": float("nan")})
+
+
+def test_training__stops_when_it_diverges() -> None:
+    progress = Progress(5_000, 9_000, 1.0, 1.0, {"policy/loss": float("nan"), "value/loss": 1.0})
+    with pytest.raises(RuntimeError, match=r"diverged after 5,000 environment steps: policy/loss got NaN"):
+        _require_finite(progress)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (('learners.learner_config_dict={"ration": "joint"}',), r"unknown key 'ration' \(did you mean 'ratio'\?\)"),
+        (('learners.learner_config_dict={"ratio": "joit"}',), r"got 'joit', expected one of 'per_actor', 'joint'"),
+        (("training.use_critic=False",), "training.use_critic: got False"),
+        (("environment.env_config={1: {2, 3}}",), r"environment\.env_config: .*not JSON serializable"),
+        (("training.num_epochs=2.5",), r"got 2\.5 \(float\), expected int"),
+    ],
+)
+def test_build_config__finds_mistakes_before_ray_starts(overrides: tuple[str, ...], message: str) -> None:
+    settings = RunSettings(SETTINGS.config, env=None, seed=0, total_env_steps=1_000, overrides=overrides)
+    with pytest.raises(ValueError, match=message):
+        build_config(settings)
