@@ -1,10 +1,22 @@
 """Perceiver IO and the entity transformer that it replaces: pure torch, no reinforcement learning."""
 
-from perceiver_rl.nn.attention import MLP, CrossAttention, SelfAttention, attend
+from perceiver_rl.nn.attention import MLP, CrossAttention, SelfAttention, attend, attention_weights
+from perceiver_rl.nn.capture import capture_attention
 from perceiver_rl.nn.encoder import EncoderConfig, EntityEncoder, build_encoder
 from perceiver_rl.nn.memory import Memory
+from perceiver_rl.nn.packing import Packed, Packing
 from perceiver_rl.nn.perceiver_io import PerceiverIO, PerceiverIOConfig
-from perceiver_rl.nn.queries import EntityQueries, LearnedQueries
+from perceiver_rl.nn.positions import FourierPositions, TrainablePositions, grid_positions, relative_positions
+from perceiver_rl.nn.queries import (
+    EntityQueries,
+    LearnedQueries,
+    PositionQueries,
+    Queries,
+    QueryArray,
+    QueryPart,
+    TaskQueries,
+    decode_in_chunks,
+)
 from perceiver_rl.nn.transformer import EntityTransformer, EntityTransformerConfig
 
 __all__ = [
@@ -15,11 +27,25 @@ __all__ = [
     "EntityQueries",
     "EntityTransformer",
     "EntityTransformerConfig",
+    "FourierPositions",
     "LearnedQueries",
     "Memory",
+    "Packed",
+    "Packing",
     "PerceiverIO",
     "PerceiverIOConfig",
+    "PositionQueries",
+    "Queries",
+    "QueryArray",
+    "QueryPart",
     "SelfAttention",
+    "TaskQueries",
+    "TrainablePositions",
     "attend",
+    "attention_weights",
     "build_encoder",
+    "capture_attention",
+    "decode_in_chunks",
+    "grid_positions",
+    "relative_positions",
 ]

@@ -1,16 +1,22 @@
-"""Attention over sets with absent slots: one function where masks combine, and the blocks made of it."""
+"""Attention over sets with absent slots: the functions where masks combine, and the blocks made of them."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perceiver_rl.nn.absorption import ReadLayers, ReadShape, cheapest_form, read_many_inputs, read_many_queries
+from perceiver_rl.nn.packing import Packed
+
 GeluApproximation = Literal["none", "tanh"]
 """GELU by the error function as in Hugging Face's port, or by tanh as in DeepMind's code."""
+
+AttentionShape = Literal["q", "kv"]
+"""Whose width the attended channels take where none is given: the queries', or that of what is read."""
 
 
 def attend(
@@ -20,7 +26,7 @@ def attend(
     entity_mask: Bool[Tensor, "batch entities"] | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "batch heads queries v_dim"]:
-    """Scaled dot-product attention that never reads an absent slot; the one place where masks combine.
+    """Scaled dot-product attention that never reads an absent slot.
 
     Args:
         query: Queries, one head each.
@@ -37,8 +43,6 @@ def attend(
     Source: Jaegle et al. 2022, appendix E; zeros for empty rows as in DeepMind's `attend`. Hugging Face's
         implementation returns the mean of the absent values there.
     """
-    # Written out as matmul, softmax, matmul, a whole encoder of preset `small` on 11 entities is 9 to 16 percent slower
-    # forward and equal forward and backward, at batches of 512 to 4,096 (torch 2.13, one CPU thread).
     if entity_mask is None:
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
     mask = entity_mask[:, None, None, :]
@@ -49,14 +53,63 @@ def attend(
     return torch.where(any_present, attended, 0.0)
 
 
+def attend_jagged(
+    query: Float[Tensor, "query_rows heads qk_dim"],
+    key: Float[Tensor, "rows heads qk_dim"],
+    value: Float[Tensor, "rows heads v_dim"],
+    query_extent: tuple[Int[Tensor, " offsets"], int],
+    extent: tuple[Int[Tensor, " offsets"], int],
+    dropout: float = 0.0,
+) -> Float[Tensor, "query_rows heads v_dim"]:
+    """`attend` for samples of different sizes whose rows follow one another, without a slot for what is absent.
+
+    PyTorch runs its variable-length kernels for it where a device has some, which is why CUDA takes this way.
+
+    Args:
+        query: Queries of all samples, one head each.
+        key: Keys of all samples.
+        value: Values of all samples.
+        query_extent: First row of each sample and the number of rows, and the rows of the largest sample.
+        extent: Likewise of keys and values.
+        dropout: Probability of dropping an attention weight.
+    """
+
+    def jagged(rows: Tensor, offsets: Tensor, longest: int) -> Tensor:
+        nested = torch.nested.nested_tensor_from_jagged(rows.contiguous(), offsets, min_seqlen=0, max_seqlen=longest)
+        return nested.transpose(1, 2)
+
+    attended = F.scaled_dot_product_attention(
+        jagged(query, *query_extent), jagged(key, *extent), jagged(value, *extent), dropout_p=dropout
+    )
+    rows: Tensor = attended.transpose(1, 2).values()
+    counts = extent[0].diff().repeat_interleave(query_extent[0].diff())
+    return torch.where(counts[:, None, None] > 0, rows, 0.0)  # as in `attend`: nothing present, nothing read
+
+
+def attention_weights(
+    query: Float[Tensor, "batch heads queries qk_dim"],
+    key: Float[Tensor, "batch heads entities qk_dim"],
+    entity_mask: Bool[Tensor, "batch entities"] | None = None,
+) -> Float[Tensor, "batch heads queries entities"]:
+    """The weights by which `attend` takes its mean: rows add up to 1, or are zeros where nothing is present.
+
+    For looking at, not for computing with: `attend` never stores them.
+    """
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if entity_mask is None:
+        return scores.softmax(dim=-1)
+    mask = entity_mask[:, None, None, :]
+    return torch.where(mask, torch.where(mask, scores, torch.finfo(scores.dtype).min).softmax(dim=-1), 0.0)
+
+
 def clear_absent(
-    tokens: Float[Tensor, "batch entities dim"], entity_mask: Bool[Tensor, "batch entities"]
+    tokens: Float[Tensor, "batch entities dim"], entity_mask: Bool[Tensor, "batch entities"] | None
 ) -> Float[Tensor, "batch entities dim"]:
     """Put zeros in absent slots.
 
     Done once, on the way in: a NaN times a weight of 0 would still be NaN, also in gradients.
     """
-    return torch.where(entity_mask.unsqueeze(-1), tokens, 0.0)
+    return tokens if entity_mask is None else torch.where(entity_mask.unsqueeze(-1), tokens, 0.0)
 
 
 class MLP(nn.Module):
@@ -90,16 +143,27 @@ class MLP(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """A block in which queries read entities: `x = q + attend(norm(q), norm(entities))`, then `x + mlp(x)`.
+    """A block in which queries read inputs: `x = q + attend(norm(q), norm(inputs))`, then `x + mlp(x)`.
+
+    What it computes does not depend on how: `perceiver_rl.nn.absorption` has two orders of the same products
+    that cost less where one side is much longer than the other, and each call takes the cheapest.
 
     Args:
         query_dim: Width of queries and of the output.
         input_dim: Width of what is read.
-        num_heads: Heads; must divide `query_dim`.
+        num_heads: Heads.
+        qk_dim: Width in which queries and keys meet, all heads together; None for `query_dim` or `input_dim`,
+            as `attention_shape` says.
+        v_dim: Width of the values, all heads together; None for `qk_dim`.
+        attention_shape: `"q"` for the queries' width, `"kv"` for the inputs'.
         widening_factor: Hidden width of the MLP as a multiple of `query_dim`.
         use_query_residual: Whether the query itself is added to what it read.
         dropout: Probability of dropping attention weights and MLP outputs in training.
         gelu_approximation: As in `MLP`.
+        heads_setting: What `num_heads` is called where the user sets it, for messages.
+
+    Raises:
+        ValueError: If the heads cannot share `qk_dim` or `v_dim` evenly.
 
     Source: Jaegle et al. 2022, appendix E, equations of the attention module; pre-norm, biases everywhere.
     """
@@ -110,51 +174,146 @@ class CrossAttention(nn.Module):
         input_dim: int,
         *,
         num_heads: int = 1,
+        qk_dim: int | None = None,
+        v_dim: int | None = None,
+        attention_shape: AttentionShape = "q",
         widening_factor: int = 1,
         use_query_residual: bool = True,
         dropout: float = 0.0,
         gelu_approximation: GeluApproximation = "none",
+        heads_setting: str = "num_heads",
     ) -> None:
         super().__init__()
-        require_divisible(query_dim, num_heads)
+        qk_dim = qk_dim or (query_dim if attention_shape == "q" else input_dim)
+        v_dim = v_dim or qk_dim
+        require_divisible(qk_dim, num_heads, heads_setting)
+        require_divisible(v_dim, num_heads, heads_setting)
         self.num_heads = num_heads
+        self.qk_dim = qk_dim
         self.use_query_residual = use_query_residual
         self.dropout = dropout
         self.query_norm = nn.LayerNorm(query_dim)
         self.input_norm = nn.LayerNorm(input_dim)
-        self.query = nn.Linear(query_dim, query_dim)
-        self.key_value = nn.Linear(input_dim, 2 * query_dim)
-        self.output = nn.Linear(query_dim, query_dim)
+        self.query = nn.Linear(query_dim, qk_dim)
+        self.key_value = nn.Linear(input_dim, qk_dim + v_dim)
+        self.output = nn.Linear(v_dim, query_dim)
         self.mlp = MLP(query_dim, widening_factor, dropout, gelu_approximation)
 
     def forward(
         self,
         queries: Float[Tensor, "#batch queries query_dim"],
-        inputs: Float[Tensor, "batch entities input_dim"],
-        entity_mask: Bool[Tensor, "batch entities"] | None = None,
+        inputs: Float[Tensor, "batch inputs input_dim"],
+        input_mask: Bool[Tensor, "batch inputs"] | None = None,
     ) -> Float[Tensor, "batch queries query_dim"]:
         """Let the queries read.
 
         Args:
-            queries: Queries. A batch axis of size 1 means the same queries for every sample; their projection
-                is then computed once.
+            queries: Queries. A batch axis of size 1 means the same queries for every sample; what depends on
+                them alone is then computed once.
             inputs: What is read; finite everywhere.
-            entity_mask: True = present; None = all present.
+            input_mask: True = present; None = all present.
         """
-        batch = len(inputs)
-        query = split_heads(self.query(self.query_norm(queries)), self.num_heads).expand(batch, -1, -1, -1)
-        key, value = self.key_value(self.input_norm(inputs)).chunk(2, dim=-1)
-        attended = attend(
+        return self._answer(queries, self._read(self.query_norm(queries), self.input_norm(inputs), input_mask))
+
+    def read_packed(
+        self, queries: Float[Tensor, "#batch queries query_dim"], inputs: Packed
+    ) -> Float[Tensor, "batch queries query_dim"]:
+        """`forward` for inputs whose number differs between samples."""
+        packing = inputs.packing
+        if inputs.values.is_cuda:
+            return self._answer(queries, self._read_jagged(queries, inputs))
+        normed, rows = self.query_norm(queries), packing.spread(self.input_norm(inputs.values))
+        read = [
+            self._read(normed if len(normed) == 1 else normed[bucket.samples], of_bucket, bucket.mask)
+            for of_bucket, bucket in zip(rows, packing.buckets, strict=True)
+        ]
+        return self._answer(queries, packing.in_sample_order(read))
+
+    def answer_packed(
+        self,
+        queries: Packed,
+        inputs: Float[Tensor, "batch inputs input_dim"],
+        input_mask: Bool[Tensor, "batch inputs"] | None = None,
+    ) -> Packed:
+        """`forward` for queries whose number differs between samples."""
+        packing = queries.packing
+        normed, rows = self.input_norm(inputs), packing.spread(self.query_norm(queries.values))
+        read = [
+            self._read(of_bucket, normed[bucket.samples], None if input_mask is None else input_mask[bucket.samples])
+            for of_bucket, bucket in zip(rows, packing.buckets, strict=True)
+        ]
+        return Packed(self._answer(queries.values, packing.collect(read)), packing)
+
+    def _read(
+        self,
+        queries: Float[Tensor, "#batch queries query_dim"],
+        inputs: Float[Tensor, "batch inputs input_dim"],
+        input_mask: Bool[Tensor, "batch inputs"] | None = None,
+    ) -> Float[Tensor, "batch queries query_dim"]:
+        """The middle of `forward`: what normed queries read from normed inputs, before residual and MLP."""
+        dropout = self.dropout if self.training else 0.0
+        form = cheapest_form(
+            ReadShape(
+                batch=len(inputs),
+                shared_queries=len(queries) == 1,
+                queries=queries.shape[1],
+                inputs=inputs.shape[1],
+                query_dim=queries.shape[2],
+                input_dim=inputs.shape[2],
+                qk_dim=self.qk_dim,
+                v_dim=self.output.in_features,
+                heads=self.num_heads,
+            )
+        )
+        layers = ReadLayers(self.query, self.key_value, self.output, self.num_heads)
+        if form == "many inputs":
+            return read_many_inputs(layers, queries, inputs, input_mask, dropout)
+        if form == "many queries" and input_mask is None:
+            return read_many_queries(layers, queries, inputs, dropout)
+        query, key, value = self._project(queries, inputs)
+        return self.output(merge_heads(attend(query, key, value, input_mask, dropout)))
+
+    def _read_jagged(
+        self, queries: Float[Tensor, "#batch queries query_dim"], inputs: Packed
+    ) -> Float[Tensor, "batch queries query_dim"]:
+        """What queries read from packed inputs, without buckets."""
+        packing, (_, length, _) = inputs.packing, queries.shape
+        batch = packing.shape[0]
+        query = self.query(self.query_norm(queries)).expand(batch, -1, -1).unflatten(-1, (self.num_heads, -1)).flatten(0, 1)
+        key, value = self.key_value(self.input_norm(inputs.values)).tensor_split([self.qk_dim], dim=-1)
+        attended = attend_jagged(
             query,
-            split_heads(key, self.num_heads),
-            split_heads(value, self.num_heads),
-            entity_mask,
+            key.unflatten(-1, (self.num_heads, -1)),
+            value.unflatten(-1, (self.num_heads, -1)),
+            (torch.arange(0, (batch + 1) * length, length, device=query.device), length),
+            (packing.offsets, packing.longest),
             self.dropout if self.training else 0.0,
         )
-        read = self.output(merge_heads(attended))
+        return self.output(attended.flatten(1)).unflatten(0, (batch, length))
+
+    def _answer(
+        self, queries: Float[Tensor, "#*batch query_dim"], read: Float[Tensor, "*batch query_dim"]
+    ) -> Float[Tensor, "*batch query_dim"]:
+        """The end of `forward`: residual and MLP, for each query by itself."""
         if self.use_query_residual:
             read = read + queries
         return read + self.mlp(read)
+
+    def weights(
+        self,
+        queries: Float[Tensor, "#batch queries query_dim"],
+        inputs: Float[Tensor, "batch inputs input_dim"],
+        input_mask: Bool[Tensor, "batch inputs"] | None = None,
+    ) -> Float[Tensor, "batch heads queries inputs"]:
+        """What each query attends to, for the arguments of `forward`."""
+        query, key, _ = self._project(self.query_norm(queries), self.input_norm(inputs))
+        return attention_weights(query, key, input_mask)
+
+    def _project(self, queries: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value of normed arguments, each `[batch, heads, …, dim]`."""
+        query = split_heads(self.query(queries), self.num_heads).expand(len(inputs), -1, -1, -1)
+        key, value = self.key_value(inputs).tensor_split([self.qk_dim], dim=-1)
+        return query, split_heads(key, self.num_heads), split_heads(value, self.num_heads)
 
 
 class SelfAttention(nn.Module):
@@ -163,10 +322,14 @@ class SelfAttention(nn.Module):
     Args:
         dim: Width in and out.
         num_heads: Heads.
-        head_dim: Width of each head; None for `dim / num_heads`.
+        qk_dim: Width in which queries and keys meet, all heads together; None for `dim`.
+        v_dim: Width of the values, all heads together; None for `qk_dim`.
         widening_factor: Hidden width of the MLP as a multiple of `dim`.
         dropout: Probability of dropping attention weights and MLP outputs in training.
         gelu_approximation: As in `MLP`.
+
+    Raises:
+        ValueError: If the heads cannot share `qk_dim` or `v_dim` evenly.
 
     Source: as `CrossAttention`.
     """
@@ -176,20 +339,23 @@ class SelfAttention(nn.Module):
         dim: int,
         *,
         num_heads: int = 1,
-        head_dim: int | None = None,
+        qk_dim: int | None = None,
+        v_dim: int | None = None,
         widening_factor: int = 1,
         dropout: float = 0.0,
         gelu_approximation: GeluApproximation = "none",
     ) -> None:
         super().__init__()
-        if head_dim is None:
-            require_divisible(dim, num_heads)
-            head_dim = dim // num_heads
+        qk_dim = qk_dim or dim
+        v_dim = v_dim or qk_dim
+        require_divisible(qk_dim, num_heads)
+        require_divisible(v_dim, num_heads)
         self.num_heads = num_heads
+        self.qk_dim = qk_dim
         self.dropout = dropout
         self.norm = nn.LayerNorm(dim)
-        self.query_key_value = nn.Linear(dim, 3 * num_heads * head_dim)
-        self.output = nn.Linear(num_heads * head_dim, dim)
+        self.query_key_value = nn.Linear(dim, 2 * qk_dim + v_dim)
+        self.output = nn.Linear(v_dim, dim)
         self.mlp = MLP(dim, widening_factor, dropout, gelu_approximation)
 
     def forward(
@@ -198,10 +364,53 @@ class SelfAttention(nn.Module):
         entity_mask: Bool[Tensor, "batch entities"] | None = None,
     ) -> Float[Tensor, "batch entities dim"]:
         """Same shape as the input; absent slots are read by nobody, what they become means nothing."""
-        projected = self.query_key_value(self.norm(inputs)).chunk(3, dim=-1)
-        query, key, value = (split_heads(each, self.num_heads) for each in projected)
-        attended = attend(query, key, value, entity_mask, self.dropout if self.training else 0.0)
-        inputs = inputs + self.output(merge_heads(attended))
+        return self._answer(inputs, self._read(self._project(inputs), entity_mask))
+
+    def forward_packed(self, inputs: Packed) -> Packed:
+        """`forward` for sets of different sizes."""
+        packing = inputs.packing
+        if inputs.values.is_cuda:
+            return Packed(self._answer(inputs.values, self._read_jagged(inputs)), packing)
+        rows = packing.spread(self._project(inputs.values))
+        read = [self._read(of_bucket, bucket.mask) for of_bucket, bucket in zip(rows, packing.buckets, strict=True)]
+        return Packed(self._answer(inputs.values, packing.collect(read)), packing)
+
+    def weights(
+        self,
+        inputs: Float[Tensor, "batch entities dim"],
+        entity_mask: Bool[Tensor, "batch entities"] | None = None,
+    ) -> Float[Tensor, "batch heads entities entities"]:
+        """What each element attends to, for the arguments of `forward`."""
+        query, key, _ = self._split(self._project(inputs))
+        return attention_weights(query, key, entity_mask)
+
+    def _project(self, inputs: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch projected"]:
+        """Query, key and value side by side."""
+        return self.query_key_value(self.norm(inputs))
+
+    def _split(self, projected: Float[Tensor, "batch entities projected"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value, each `[batch, heads, entities, dim]`."""
+        query, key, value = projected.tensor_split([self.qk_dim, 2 * self.qk_dim], dim=-1)
+        return split_heads(query, self.num_heads), split_heads(key, self.num_heads), split_heads(value, self.num_heads)
+
+    def _read(
+        self, projected: Float[Tensor, "batch entities projected"], entity_mask: Bool[Tensor, "batch entities"] | None
+    ) -> Float[Tensor, "batch entities v_dim"]:
+        """What each element reads from the others."""
+        return merge_heads(attend(*self._split(projected), entity_mask, self.dropout if self.training else 0.0))
+
+    def _read_jagged(self, inputs: Packed) -> Float[Tensor, "rows v_dim"]:
+        """What packed elements read from those of their own sample, without buckets."""
+        projected = self._project(inputs.values).tensor_split([self.qk_dim, 2 * self.qk_dim], dim=-1)
+        query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in projected)
+        extent = (inputs.packing.offsets, inputs.packing.longest)
+        return attend_jagged(query, key, value, extent, extent, self.dropout if self.training else 0.0).flatten(1)
+
+    def _answer(
+        self, inputs: Float[Tensor, "*batch dim"], read: Float[Tensor, "*batch v_dim"]
+    ) -> Float[Tensor, "*batch dim"]:
+        """The end of `forward`, for each element by itself."""
+        inputs = inputs + self.output(read)
         return inputs + self.mlp(inputs)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from perceiver_rl.nn.memory import Memory
+from perceiver_rl.nn.packing import Packed
 from perceiver_rl.nn.perceiver_io import PerceiverIO, PerceiverIOConfig
 from perceiver_rl.nn.transformer import EntityTransformer, EntityTransformerConfig
 
@@ -17,14 +18,29 @@ EncoderConfig = PerceiverIOConfig | EntityTransformerConfig
 class EntityEncoder(Protocol):
     """Reads a set once, then answers any number of queries about it."""
 
-    def read(self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]) -> Memory:
+    output_dim: int
+    """Width of answers."""
+
+    def read(
+        self,
+        tokens: Float[Tensor, "batch entities input_dim"],
+        entity_mask: Bool[Tensor, "batch entities"] | None = None,
+    ) -> Memory:
         """Encode the present entities."""
         ...
 
     def decode(
-        self, memory: Memory, queries: Float[Tensor, "batch queries query_dim"]
-    ) -> Float[Tensor, "batch queries query_dim"]:
+        self, memory: Memory, queries: Float[Tensor, "#batch queries query_dim"]
+    ) -> Float[Tensor, "batch queries output_dim"]:
         """Answer each query."""
+        ...
+
+    def read_packed(self, tokens: Packed) -> Memory:
+        """`read` without arithmetic on absent slots."""
+        ...
+
+    def decode_packed(self, memory: Memory, queries: Packed) -> Packed:
+        """`decode` for a number of queries that differs between samples."""
         ...
 
 

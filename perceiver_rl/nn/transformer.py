@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_rl.nn.attention import CrossAttention, GeluApproximation, SelfAttention, clear_absent, require_divisible
+from perceiver_rl.nn.attention import CrossAttention, GeluApproximation, SelfAttention, clear_absent
 from perceiver_rl.nn.memory import Memory
-from perceiver_rl.nn.perceiver_io import require_gelu, require_positive, require_probability
+from perceiver_rl.nn.packing import Packed
+from perceiver_rl.nn.perceiver_io import require_one_of, require_positive, require_probability
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class EntityTransformerConfig:
             "decoder_widening_factor",
         )
         require_probability(self, "dropout")
-        require_gelu(self, "gelu_approximation")
+        require_one_of(self, "gelu_approximation", GeluApproximation)
 
 
 class EntityTransformer(nn.Module):
@@ -77,14 +78,15 @@ class EntityTransformer(nn.Module):
 
     def __init__(self, config: EntityTransformerConfig, *, input_dim: int, query_dim: int) -> None:
         super().__init__()
-        require_divisible(query_dim, config.num_decoder_heads, "num_decoder_heads")
         self.config = config
+        self.output_dim = query_dim
+        """Width of answers."""
         self.input = nn.Linear(input_dim, config.model_dim)
         self.layers = nn.ModuleList(
             SelfAttention(
                 config.model_dim,
                 num_heads=config.num_heads,
-                head_dim=config.head_dim,
+                qk_dim=config.num_heads * config.head_dim,
                 widening_factor=config.widening_factor,
                 dropout=config.dropout,
                 gelu_approximation=config.gelu_approximation,
@@ -99,31 +101,47 @@ class EntityTransformer(nn.Module):
             use_query_residual=config.use_decoder_query_residual,
             dropout=config.dropout,
             gelu_approximation=config.gelu_approximation,
+            heads_setting="num_decoder_heads",
         )
 
-    def read(self, tokens: Float[Tensor, "batch entities input_dim"], entity_mask: Bool[Tensor, "batch entities"]) -> Memory:
+    def read(
+        self,
+        tokens: Float[Tensor, "batch entities input_dim"],
+        entity_mask: Bool[Tensor, "batch entities"] | None = None,
+    ) -> Memory:
         """Let the present entities read each other.
 
         Args:
             tokens: One token for each slot; what stands in absent slots is never read, not even a NaN.
-            entity_mask: True = present.
+            entity_mask: True = present; None = all present.
         """
         hidden = self.input(clear_absent(tokens, entity_mask))
         for layer in self.layers:
             hidden = layer(hidden, entity_mask)
         return Memory(values=hidden, mask=entity_mask)
 
+    def read_packed(self, tokens: Packed) -> Memory:
+        """`read` without arithmetic on absent slots; equal to it, in present ones, up to rounding."""
+        hidden = tokens.map(self.input)
+        for layer in self.layers:
+            hidden = layer.forward_packed(hidden)  # type: ignore[operator]  # nn.ModuleList knows no element type
+        return Memory(values=hidden.padded(), mask=hidden.packing.mask)
+
     def decode(
-        self, memory: Memory, queries: Float[Tensor, "batch queries query_dim"]
+        self, memory: Memory, queries: Float[Tensor, "#batch queries query_dim"]
     ) -> Float[Tensor, "batch queries query_dim"]:
         """Answer each query from the present entities; answers do not depend on what else is asked."""
         return self.decoder(queries, memory.values, memory.mask)
 
+    def decode_packed(self, memory: Memory, queries: Packed) -> Packed:
+        """`decode` for a number of queries that differs between samples; equal to it up to rounding."""
+        return self.decoder.answer_packed(queries, memory.values, memory.mask)
+
     def forward(
         self,
         tokens: Float[Tensor, "batch entities input_dim"],
-        entity_mask: Bool[Tensor, "batch entities"],
-        queries: Float[Tensor, "batch queries query_dim"],
+        entity_mask: Bool[Tensor, "batch entities"] | None,
+        queries: Float[Tensor, "#batch queries query_dim"],
     ) -> Float[Tensor, "batch queries query_dim"]:
         """`read`, then `decode`."""
         return self.decode(self.read(tokens, entity_mask), queries)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from perceiver_rl.entities import GLOBALS, EntitySchema, Feature, features_key, mask_key
+from perceiver_rl.nn import Packed, Packing
 
 _RESERVED = frozenset(dir(nn.ModuleDict()))
 
@@ -68,7 +69,8 @@ class EntityEmbedding(nn.Module):
             slots[each.name] = slice(start, start + each.max_count)
             start += each.max_count
         self.slots: dict[str, slice] = slots
-        """Where each type's tokens stand on the token axis."""
+        """Where each type's tokens stand on the token axis; the globals' token comes last."""
+        self.num_slots = start + bool(schema.globals)
 
     def forward(
         self, observation: Mapping[str, Tensor]
@@ -81,18 +83,50 @@ class EntityEmbedding(nn.Module):
         Returns:
             Tokens, types in the schema's order and then the globals' token, and their mask (True = present).
         """
-        hidden, masks = [], []
+        hidden = []
         for each in self.schema.entity_types:
             mask = observation[mask_key(each.name)]
             features = torch.where(mask.unsqueeze(-1), observation[features_key(each.name)], 0.0)
-            key = module_key(each.name)
-            hidden.append(self.projection[key](self.scaling[key](features)))
-            masks.append(mask)
+            hidden.append(self._project(each.name, features))
         if self.schema.globals:
-            scalars = self.globals_scaling(observation[GLOBALS])
-            hidden.append(self.globals_projection(scalars).unsqueeze(1))
+            hidden.append(self._project_globals(observation).unsqueeze(1))
+        return self.output(torch.relu(torch.cat(hidden, dim=1))), self.mask(observation)
+
+    def forward_packed(self, observation: Mapping[str, Tensor], packing: Packing) -> Packed:
+        """Embed present entities only.
+
+        Args:
+            observation: As of `forward`.
+            packing: Made from `mask(observation)`.
+        """
+        hidden = []
+        for each in self.schema.entity_types:
+            rows = packing.rows_of(self.slots[each.name])
+            features = observation[features_key(each.name)][rows.samples, rows.slots]
+            hidden.append((rows, self._project(each.name, features)))
+        if self.schema.globals:
+            rows = packing.rows_of(slice(self.num_slots - 1, self.num_slots))
+            hidden.append((rows, self._project_globals(observation)))
+        return packing.join(hidden).map(lambda values: self.output(torch.relu(values)))
+
+    def mask(self, observation: Mapping[str, Tensor]) -> Bool[Tensor, "batch tokens"]:
+        """Which tokens are present; the globals' always is."""
+        masks = [observation[mask_key(each.name)] for each in self.schema.entity_types]
+        if self.schema.globals:
             masks.append(torch.ones_like(masks[0][:, :1]))
-        return self.output(torch.relu(torch.cat(hidden, dim=1))), torch.cat(masks, dim=1)
+        return torch.cat(masks, dim=1)
+
+    def slots_of(self, entity_type: str) -> range:
+        """Numbers of a type's slots on the token axis."""
+        span = self.slots[entity_type]
+        return range(span.start, span.stop)
+
+    def _project(self, entity_type: str, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch dim"]:
+        key = module_key(entity_type)
+        return self.projection[key](self.scaling[key](features))
+
+    def _project_globals(self, observation: Mapping[str, Tensor]) -> Float[Tensor, "batch dim"]:
+        return self.globals_projection(self.globals_scaling(observation[GLOBALS]))
 
 
 def module_key(name: str) -> str:

@@ -16,11 +16,17 @@ from perceiver_rl.nn import (
     EntityTransformerConfig,
     LearnedQueries,
     Memory,
+    Packing,
     PerceiverIOConfig,
+    QueryArray,
+    QueryPart,
     build_encoder,
 )
 from perceiver_rl.policy.distribution import ActorCategorical
 from perceiver_rl.policy.embedding import EntityEmbedding, module_key
+
+MIN_ABSENT_SLOTS = 512
+"""Absent slots of a batch from which on packing is worth its bookkeeping."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,8 @@ class EntityPolicyConfig:
         pointer_dim: Width of the keys by which actors point at targets.
         policy_init_scale: Factor on the initial weights of the action heads. Small, so that the first policy
             is near uniform over legal options (Andrychowicz et al. 2021, section 3.2).
+        packing: Whether to compute on present entities only where enough slots are absent; results
+            are the same up to rounding. Compiled and exported graphs are always padded.
     """
 
     encoder: Literal["perceiver", "transformer"] = "perceiver"
@@ -43,6 +51,7 @@ class EntityPolicyConfig:
     token_dim: int = 64
     pointer_dim: int = 32
     policy_init_scale: float = 0.1
+    packing: bool = True
 
     def __post_init__(self) -> None:
         for name in ("token_dim", "pointer_dim"):
@@ -90,18 +99,30 @@ class EntityPolicy(nn.Module):
         B), pointer over entities as in AlphaStar's target-unit head (Vinyals et al. 2019).
     """
 
+    asked_slots: Tensor
+
     def __init__(self, schema: EntitySchema, config: EntityPolicyConfig) -> None:
         super().__init__()
         self.schema = schema
+        self.packing = config.packing
         dim = config.token_dim
         self.embedding = EntityEmbedding(schema, dim)
         encoder_config = config.perceiver if config.encoder == "perceiver" else config.transformer
         self.encoder = build_encoder(encoder_config, input_dim=dim, query_dim=dim)
-        self.value_query = LearnedQueries(1, dim)
-        self.actor_queries = EntityQueries(dim, dim)
         self.target_types = tuple(dict.fromkeys(verb.target for verb in schema.targeted_verbs))
+        parts: dict[str, QueryPart] = {"value": LearnedQueries(1, dim), "actors": EntityQueries(dim, dim)}
         if self.target_types:
-            self.target_queries = EntityQueries(dim, dim)
+            parts["targets"] = EntityQueries(dim, dim)
+        self.queries = QueryArray(dim, parts)
+        types = {"actors": schema.actors, "targets": self.target_types}
+        slots = [slot for part in parts if part != "value" for name in types[part] for slot in self.embedding.slots_of(name)]
+        self.register_buffer("asked_slots", torch.tensor(slots), persistent=False)
+        """For each query but the value's, the slot of the token that it is made of."""
+        self.query_spans = {"value": slice(0, 1), "actors": slice(1, 1 + schema.max_actors)}
+        if self.target_types:
+            self.query_spans["targets"] = slice(1 + schema.max_actors, 1 + len(slots))
+        dim = self.encoder.output_dim
+        if self.target_types:
             self.target_norm = nn.LayerNorm(dim)
         self.actor_norm = nn.LayerNorm(dim)
         if schema.verbs:
@@ -123,24 +144,31 @@ class EntityPolicy(nn.Module):
         Args:
             observation: Tensors by key as `EntitySchema` tells, each with one leading batch axis.
         """
-        tokens, memory = self._read(observation)
-        actor_tokens = self._tokens_of(self.schema.actors, tokens)
-        queries = [self.value_query(len(tokens)), self.actor_queries(actor_tokens)]
-        if self.target_types:
-            queries.append(self.target_queries(self._tokens_of(self.target_types, tokens)))
-        answers = self.encoder.decode(memory, torch.cat(queries, dim=1))
-        value_readout, actors, targets = answers.tensor_split([1, 1 + self.schema.max_actors], dim=1)
+        mask = self.embedding.mask(observation)
+        if self._is_worth_packing(mask):
+            answers = self._answers_packed(observation, mask)
+        else:
+            tokens, memory = self._read(observation)
+            asked = {"actors": self._tokens_of(self.schema.actors, tokens)}
+            if self.target_types:
+                asked["targets"] = self._tokens_of(self.target_types, tokens)
+            queries = self.queries(len(tokens), **asked)
+            answers = queries.split(self.encoder.decode(memory, queries.values))
         present = torch.cat([observation[mask_key(actor)] for actor in self.schema.actors], dim=1)
         return PolicyOutput(
-            logits=self._logits(actors, targets),
+            logits=self._logits(answers["actors"], answers.get("targets")),
             legal=observation[ACTION_MASK] & present.unsqueeze(-1),
-            value_readout=value_readout.squeeze(1),
+            value_readout=answers["value"].squeeze(1),
         )
 
     def value(self, observation: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
         """The value alone: reads the observation and decodes one query."""
-        tokens, memory = self._read(observation)
-        return self.value_from_readout(self.encoder.decode(memory, self.value_query(len(tokens))).squeeze(1))
+        mask = self.embedding.mask(observation)
+        if self._is_worth_packing(mask):
+            memory = self.encoder.read_packed(self.embedding.forward_packed(observation, Packing.from_mask(mask)))
+        else:
+            _, memory = self._read(observation)
+        return self.value_from_readout(self.encoder.decode(memory, self.queries.parts["value"](1)).squeeze(1))
 
     def value_from_readout(self, readout: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
         """The value from the answer to the value query, so that training shares one pass with the policy."""
@@ -150,17 +178,45 @@ class EntityPolicy(nn.Module):
         tokens, mask = self.embedding(observation)
         return tokens, self.encoder.read(tokens, mask)
 
+    def _is_worth_packing(self, mask: Bool[Tensor, "batch tokens"]) -> bool:
+        """Whether enough slots are absent; always False where a graph is made for other data, too."""
+        if not self.packing or torch.compiler.is_compiling():
+            return False
+        return mask.numel() - int(mask.sum()) >= MIN_ABSENT_SLOTS
+
+    def _answers_packed(
+        self, observation: Mapping[str, Tensor], mask: Bool[Tensor, "batch tokens"]
+    ) -> dict[str, Float[Tensor, "batch some dim"]]:
+        """Answers to all queries, zeros to those of absent entities, computed for present entities only."""
+        packing = Packing.from_mask(mask)
+        tokens = self.embedding.forward_packed(observation, packing)
+        memory = self.encoder.read_packed(tokens)
+
+        asked = Packing.from_mask(torch.cat([torch.ones_like(mask[:, :1]), mask[:, self.asked_slots]], dim=1))
+        row_of_token = torch.empty(mask.numel(), dtype=torch.long, device=mask.device)
+        row_of_token[packing.positions] = torch.arange(packing.num_rows, device=mask.device)
+        value_rows = asked.rows_of(self.query_spans["value"])
+        queries = [(value_rows, self.queries.parts["value"](len(mask)).flatten(0, 1))]
+        for part in self.query_spans.keys() - {"value"}:
+            span = self.query_spans[part]
+            rows = asked.rows_of(span)
+            token = rows.samples * mask.shape[1] + self.asked_slots[span.start - 1 + rows.slots]
+            made = self.queries.parts[part](1, tokens.values[row_of_token[token]].unsqueeze(0))
+            queries.append((rows, made.squeeze(0)))
+        answers = self.encoder.decode_packed(memory, asked.join(queries)).padded()
+        return {part: answers[:, span] for part, span in self.query_spans.items()}
+
     def _tokens_of(
         self, types: tuple[str, ...], tokens: Float[Tensor, "batch tokens dim"]
     ) -> Float[Tensor, "batch some dim"]:
         return torch.cat([tokens[:, self.embedding.slots[name]] for name in types], dim=1)
 
     def _logits(
-        self, actors: Float[Tensor, "batch actors dim"], targets: Float[Tensor, "batch targets dim"]
+        self, actors: Float[Tensor, "batch actors dim"], targets: Float[Tensor, "batch targets dim"] | None
     ) -> Float[Tensor, "batch actors options"]:
         actors = self.actor_norm(actors)
         logits = [self.verb_head(actors)] if self.schema.verbs else []
-        if self.target_types:
+        if targets is not None:
             counts = [self.schema.entity_type(name).max_count for name in self.target_types]
             by_type = dict(zip(self.target_types, self.target_norm(targets).split(counts, dim=1), strict=True))
             for verb in self.schema.targeted_verbs:

@@ -201,20 +201,50 @@ def test_perceiver__leaves_its_latents_alone_when_entities_change_places() -> No
     )
 
 
+def _num_weights(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def test_perceiver__shares_weights_between_blocks() -> None:
     once, thrice = _perceiver(num_blocks=1), _perceiver(num_blocks=3)
-    sizes = [sum(parameter.numel() for parameter in each.parameters()) for each in (once, thrice)]
-    assert sizes[0] == sizes[1]
+    assert _num_weights(once) == _num_weights(thrice)
     thrice.load_state_dict(once.state_dict())
+    tokens, mask = _tokens(), _mask()
+    expected = once.process(once.process(once.read(tokens, mask).values))
+    torch.testing.assert_close(thrice.read(tokens, mask).values, expected)
+
+
+def test_perceiver__has_blocks_of_their_own_when_asked() -> None:
+    own = _perceiver(num_blocks=3, share_block_weights=False)
+    assert _num_weights(own) == _num_weights(_perceiver(num_blocks=1)) + 2 * _num_weights(own.blocks[0])
     latents = torch.randn(BATCH, 3, 12)
-    torch.testing.assert_close(thrice.process(latents), once.process(once.process(once.process(latents))))
+    assert not torch.allclose(own.process(latents, 0), own.process(latents, 2))
 
 
-def test_perceiver__encodes_then_processes() -> None:
-    encoder, tokens, mask = _perceiver(), _tokens(), _mask()
-    latents = encoder.encode(tokens, mask)
-    assert latents.shape == (BATCH, 3, 12)
-    assert torch.equal(encoder.process(latents), encoder.read(tokens, mask).values)
+@pytest.mark.parametrize(("share", "readers"), [(True, 2), (False, 3)])
+def test_perceiver__reads_again_before_each_of_the_first_blocks(share: bool, readers: int) -> None:
+    encoder = _perceiver(num_blocks=4, num_cross_attends=3, share_cross_attend_weights=share)
+    assert len(encoder.cross_attends) == readers  # the first reader is its own, as in the original Perceiver
+    tokens, mask = _tokens(), _mask()
+    latents = encoder.latents.unsqueeze(0)
+    cleared = torch.where(mask.unsqueeze(-1), tokens, 0.0)
+    for reader in (0, 1, min(2, readers - 1)):
+        latents = encoder.process(encoder.cross_attends[reader](latents, cleared, mask))
+    torch.testing.assert_close(encoder.read(tokens, mask).values, encoder.process(latents))
+
+
+def test_perceiver__projects_answers_when_asked() -> None:
+    encoder = _perceiver(output_dim=23)
+    answers = encoder(_tokens(), _mask(), _queries())
+    assert answers.shape == (BATCH, QUERIES, 23)
+    assert encoder.output_dim == 23
+    assert _perceiver().output_dim == QUERY_DIM
+
+
+def test_perceiver__reads_everything_without_a_mask() -> None:
+    encoder, tokens = _perceiver(), _tokens()
+    everything = torch.ones(BATCH, ENTITIES, dtype=torch.bool)
+    torch.testing.assert_close(encoder.read(tokens).values, encoder.read(tokens, everything).values)
 
 
 def test_perceiver__starts_with_latents_within_two_standard_deviations() -> None:

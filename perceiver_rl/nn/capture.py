@@ -1,0 +1,52 @@
+"""What attention attends to, on request; nothing is computed or kept while nobody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from perceiver_rl.nn.attention import CrossAttention, SelfAttention
+
+
+@contextmanager
+def capture_attention(
+    module: nn.Module,
+) -> Iterator[dict[str, list[Float[Tensor, "batch heads queries inputs"]]]]:
+    """Collect the attention weights of every attention block inside a module while it runs.
+
+    For example::
+
+        with capture_attention(encoder) as weights:
+            encoder(tokens, entity_mask, queries)
+        weights["cross_attends.0"][0]  # [batch, heads, latents, entities]
+
+    Args:
+        module: An encoder, a policy, or anything else that holds attention blocks.
+
+    Yields:
+        A dictionary that fills while the module runs: name of the block → its weights, one entry for each time
+        that it ran (shared blocks run more than once), without gradient. Packed readings are not captured.
+    """
+    captured: dict[str, list[Tensor]] = {}
+
+    def hook_for(name: str, block: CrossAttention | SelfAttention):  # type: ignore[no-untyped-def]
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            with torch.no_grad():
+                captured.setdefault(name, []).append(block.weights(*args))
+
+        return hook
+
+    handles = [
+        block.register_forward_pre_hook(hook_for(name, block))
+        for name, block in module.named_modules()
+        if isinstance(block, CrossAttention | SelfAttention)
+    ]
+    try:
+        yield captured
+    finally:
+        for handle in handles:
+            handle.remove()
