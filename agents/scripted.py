@@ -15,8 +15,13 @@ class AttackNearestAgent:
     """Each actor keeps attacking its target, else attacks the nearest that it can, else walks to the enemy.
 
     With enemies in view, an actor that can attack none walks to the nearest. With none in view it walks to
-    where it began itself, mirrored at the map's centre: past the middle, into the enemy's half. This is how
-    SMAX's own scripted enemy plays, except that its units follow a random enemy that they see themselves.
+    where it began itself, mirrored at the map's centre: past the middle, into the enemy's half. What is in view
+    is what the observation shows: under centralized control, what any living ally sees.
+
+    SMAX's own scripted enemy (jaxmarl's `HeuristicEnemySMAX`, with its default `attack_mode="closest"`) attacks,
+    keeps its target and walks to its mirrored start by the same rules. It differs where a unit can attack nobody:
+    each of its units goes by its own sight alone, and walks to an enemy that it draws at random among those it
+    sees, anew in every step.
 
     It keeps the `Agent` protocol of `perceiver_rl.evaluation`.
 

@@ -8,7 +8,6 @@ the parts add up to one second divided by the rate. For one env runner: with sev
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -16,24 +15,25 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.progress import read_progress
+
+BATCH, GRADIENT = "time/learning_batch_s", "time/learning_gradient_s"
+
 
 def main(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Print a table of the parts."""
-    records = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
+    records = read_progress(run)
     parts: dict[str, list[float]] = {}
     for before, after in pairwise(records):
         steps = after["env_steps"] - before["env_steps"]
         seconds = after["seconds"] - before["seconds"]
         sampling, learning = after["time/sampling_s"], after["time/learning_s"]
         forward, env = after["time/sampling_forward_s"], after["time/sampling_env_s"]
-        batch, gradient = after["time/learning_batch_s"], after["time/learning_gradient_s"]
         rows = {
             "sampling: environment": env,
             "sampling: forward passes": forward,
             "sampling: episodes and metrics": sampling - forward - env,
-            "learner: forward, loss, gradient, optimiser": gradient,
-            "learner: train batch by RLlib's connectors, value targets included": batch,
-            "learner: minibatches, metrics": learning - gradient - batch,
+            **_learner_parts(after),
             "transport, weight broadcast, Ray, logging": seconds - sampling - learning,
             "altogether": seconds,
         }
@@ -44,6 +44,19 @@ def main(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     for name, values in parts.items():
         print(f"| {name} | {median(values):.0f} | {100 * median(values) / whole:.0f} % |")
     print(f"\n{1e6 / whole:,.0f} environment steps a second, median of {len(records) - 1} iterations")
+
+
+def _learner_parts(record: dict[str, float]) -> dict[str, float]:
+    """Seconds of an update. Runs of before its parts were logged have one for all of them."""
+    learning = record["time/learning_s"]
+    if GRADIENT not in record:
+        return {"learner: train batch, value targets, epochs": learning}
+    batch, gradient = record[BATCH], record[GRADIENT]
+    return {
+        "learner: forward, loss, gradient, optimiser": gradient,
+        "learner: train batch by RLlib's connectors, value targets included": batch,
+        "learner: minibatches, metrics": learning - gradient - batch,
+    }
 
 
 if __name__ == "__main__":

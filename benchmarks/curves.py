@@ -8,7 +8,6 @@ One line a run, one colour a label. Win rates are of training episodes, with sam
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import mean
 from typing import Annotated
@@ -19,6 +18,8 @@ import typer
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+
+from benchmarks.progress import read_progress
 
 WIN_RATE = "outcome/win_rate"
 GOAL = 0.9
@@ -38,8 +39,7 @@ def main(
     for color, group in zip(COLORS, groups, strict=False):
         label, _, runs = group.partition("=")
         for index, run in enumerate(runs.split(",")):
-            records = [json.loads(line) for line in (Path(run) / "progress.jsonl").read_text().splitlines()]
-            records = _smooth([record for record in records if WIN_RATE in record])
+            records = _smooth([record for record in read_progress(Path(run)) if WIN_RATE in record])
             for axis, key, scale in zip(axes, ("env_steps", "seconds"), (1e3, 1.0), strict=True):
                 axis.plot(
                     [record[key] / scale for record in records],

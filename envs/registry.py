@@ -7,14 +7,14 @@ families that are not used need not be installed.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from gymnasium import Env
 from gymnasium.vector import VectorEnv
+
+from perceiver_rl.configuration import unknown_name
+from perceiver_rl.environments import load
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,14 @@ def make_vec(name: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, An
         ImportError: If the family's extra is not installed; the message says what to install.
     """
     family, member = _find(name)
-    vector_env: VectorEnv[Any, Any, Any] = _load(family.vector_env)(member, num_envs, **options)
+    vector_env: VectorEnv[Any, Any, Any] = load(family.vector_env)(member, num_envs, **options)
     return vector_env
 
 
 def make(name: str, **options: Any) -> Env[Any, Any]:
     """Build a single environment; arguments and errors as for `make_vec`."""
     family, member = _find(name)
-    env: Env[Any, Any] = _load(family.env)(member, **options)
+    env: Env[Any, Any] = load(family.env)(member, **options)
     return env
 
 
@@ -66,7 +66,7 @@ def names() -> list[str]:
     found = []
     for family_name, family in FAMILIES.items():
         try:
-            found += [f"{family_name}/{member}" for member in _load(family.members)()]
+            found += [f"{family_name}/{member}" for member in load(family.members)()]
         except ImportError:  # not a fault: extras are optional, and making one says what to install
             found.append(f"{family_name}/…")
     return found
@@ -77,18 +77,11 @@ def _find(name: str) -> tuple[Family, str]:
     if family_name not in FAMILIES:
         raise _unknown(name, names())
     family = FAMILIES[family_name]
-    members = _load(family.members)()
+    members = load(family.members)()
     if member not in members:
         raise _unknown(name, [f"{family_name}/{each}" for each in members])
     return family, member
 
 
-def _unknown(name: str, known: Sequence[str]) -> ValueError:
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return ValueError(f"environment: got unknown name {name!r}, known are {', '.join(known)}{hint}")
-
-
-def _load(location: str) -> Any:
-    module, _, attribute = location.partition(":")
-    return getattr(import_module(module), attribute)
+def _unknown(name: str, known: list[str]) -> ValueError:
+    return ValueError(unknown_name("environment: got unknown name", name, known))

@@ -1,9 +1,9 @@
 """The pure JAX half of the SMAX environment: a batch of battles in, one step later a batch of battles out.
 
 Everything that happens in a step (resets, the battle itself, what the squad sees, what it may do, who won) is
-one compiled function, `SmaxDynamics.step`, because on a CPU a step of 64 battles takes about two milliseconds
-and every further call or transfer would cost a visible part of that. For the same reason its results leave as
-one flat float32 array and one flat bool array; `unpack` turns them into named views without copying.
+one compiled function, `SmaxDynamics.step`, because a step of a batch is short on a CPU (docs/performance.md) and
+every further call or transfer adds to it. For the same reason its results leave as one flat float32 array and
+one flat bool array; `unpack` turns them into named views without copying.
 
 This module imports jax and jaxmarl, so it is imported only when an environment is built; see `envs.smax`.
 """
@@ -170,7 +170,7 @@ class SmaxDynamics:
         keys = jax.vmap(lambda each: jax.random.split(each, 3))(battles.key)
         key, step_key, reset_key = keys[:, 0], keys[:, 1], keys[:, 2]
         stepped, reward = jax.vmap(self._advance)(step_key, battles.state, actions)
-        # Most steps of a small batch reset nothing; a reset costs about as much as a fifth of a step.
+        # Most steps of a small batch reset nothing, and then need not pay for a reset.
         fresh = jax.lax.cond(
             battles.over.any(),
             lambda keys: _strong(jax.vmap(lambda each: self.env.reset(each)[1])(keys)),

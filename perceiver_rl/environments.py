@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
 
@@ -59,6 +61,24 @@ def load(import_string: str) -> Callable[..., Any]:
     return getattr(module, attribute)
 
 
+def require_next_step_autoreset(env: VectorEnv[Any, Any, Any], name: str) -> None:
+    """Raise if an environment does not reset itself in the step after an episode's end.
+
+    Args:
+        env: The environment.
+        name: What the message calls it.
+
+    Raises:
+        ValueError: If its metadata tell another autoreset mode, or none.
+    """
+    mode = env.metadata.get("autoreset_mode")
+    if mode != AutoresetMode.NEXT_STEP:
+        raise ValueError(
+            f"environment {name}: got metadata['autoreset_mode'] = {mode}, expected AutoresetMode.NEXT_STEP, in which the "
+            "observation after an episode's last step is its terminal one, and the step after that resets the environment"
+        )
+
+
 def try_environment(env: str, options: Mapping[str, Any], seed: int) -> EntitySchema:
     """Play a few random legal steps in a process of its own and check every observation.
 
@@ -78,7 +98,28 @@ def try_environment(env: str, options: Mapping[str, Any], seed: int) -> EntitySc
         ImportError: If the environment needs a package that is not installed.
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_play_trial, env, dict(options), seed).result()
+        try:
+            with _sigint_blocked():
+                trial = pool.submit(_play_trial, env, dict(options), seed)
+            return trial.result()
+        except KeyboardInterrupt:
+            for process in pool._processes.values():  # from Python 3.14 on there is terminate_workers()
+                process.terminate()
+            raise
+
+
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Hold Ctrl-C back while a process is started, and from that process for good.
+
+    A terminal sends it to all of a command's processes. The new one would die of it with a traceback; so it is this process
+    alone that gets it, and ends the other.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _play_trial(env: str, options: dict[str, Any], seed: int) -> EntitySchema:

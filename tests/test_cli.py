@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +29,37 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
 
 
+@contextmanager
+def foreground(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command as a terminal runs it: in a process group of its own, all of which gets a Ctrl-C."""
+    begun = [COMMAND, *arguments]
+    with subprocess.Popen(begun, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def ctrl_c(process: subprocess.Popen[str], when: Callable[[], bool]) -> tuple[int, str]:
+    """Press it as soon as something is the case; exit code and standard error."""
+    deadline = time.monotonic() + 180
+    while not when():
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        assert time.monotonic() < deadline, "the run did not get going"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def members(group: int) -> list[str]:
+    """Commands of the processes that live in a group."""
+    listing = subprocess.run(["ps", "-ww", "-eo", "pgid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    fields = [line.split(maxsplit=2) for line in listing.splitlines()]
+    return [arguments for pgid, state, arguments in fields if int(pgid) == group and not state.startswith("Z")]
+
+
 def progress(run: Path) -> list[dict[str, float]]:
     log = run / "progress.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -42,9 +75,10 @@ class Story:
 
     run: Path
     interrupted: int
+    errors_at_interrupt: str
     after_interrupt: list[dict[str, float]]
     checkpoints_after_interrupt: list[int]
-    children_left: list[str]
+    processes_left: list[str]
     resumed: subprocess.CompletedProcess[str]
     evaluated: subprocess.CompletedProcess[str]
     records: list[dict[str, Any]]
@@ -53,24 +87,16 @@ class Story:
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     run = tmp_path_factory.mktemp("runs") / "couriers"
-    begun = [COMMAND, "train", CONFIG, "--out", str(run), "--seed", "3", "--steps", str(TOTAL), "--checkpoint-every", "1000"]
-    process = subprocess.Popen(begun, cwd=ROOT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 180
-    while len(progress(run)) < 6:
-        assert process.poll() is None, "the run ended before it could be interrupted"
-        assert time.monotonic() < deadline, "the run did not get going"
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    interrupted = process.wait(timeout=60)
+    settings = ("--seed", "3", "--steps", str(TOTAL), "--checkpoint-every", "1000")
+    with foreground("train", CONFIG, "--out", str(run), *settings) as process:
+        interrupted, errors = ctrl_c(process, when=lambda: len(progress(run)) >= 6)
     after_interrupt, saved = progress(run), checkpoints(run)
-    children_left = subprocess.run(
-        ["ps", "--ppid", str(process.pid), "-o", "comm="], capture_output=True, text=True, check=False
-    ).stdout.split()
+    processes_left = members(process.pid)
     resumed = command("train", CONFIG, "--out", str(run), "--resume")
     output = run / "evaluation.json"
     evaluated = command("evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(output))
     records = json.loads(output.read_text()) if output.exists() else []
-    return Story(run, interrupted, after_interrupt, saved, children_left, resumed, evaluated, records)
+    return Story(run, interrupted, errors, after_interrupt, saved, processes_left, resumed, evaluated, records)
 
 
 def test_ctrl_c__leaves_a_checkpoint_of_the_last_iteration_and_no_process(story: Story) -> None:
@@ -78,7 +104,24 @@ def test_ctrl_c__leaves_a_checkpoint_of_the_last_iteration_and_no_process(story:
     last = story.after_interrupt[-1]["env_steps"]
     assert last < TOTAL
     assert story.checkpoints_after_interrupt[-1] == last
-    assert story.children_left == []
+    assert f"--out {story.run} --resume" in story.errors_at_interrupt
+    assert "Traceback" not in story.errors_at_interrupt
+    assert story.processes_left == []
+
+
+@pytest.mark.parametrize("stage", ["environment", "ray"])
+def test_ctrl_c_during_start_up__ends_without_a_traceback_and_leaves_no_process(stage: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with foreground("train", CONFIG, "--out", str(run), "--steps", str(TOTAL)) as process:
+        reached = {
+            "environment": lambda: any("spawn_main" in arguments for arguments in members(process.pid)),  # it is tried out
+            "ray": lambda: (run / "run.json").exists(),  # the next thing that starts
+        }
+        code, errors = ctrl_c(process, when=reached[stage])
+    assert code == 130
+    assert "Traceback" not in errors
+    assert progress(run) == []
+    assert members(process.pid) == []
 
 
 def test_checkpoints__are_written_by_schedule(story: Story) -> None:

@@ -8,17 +8,19 @@ and what it plays while others are not done yet is thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from perceiver_rl.entities import EntitySchema, schema_of
+from perceiver_rl.environments import require_next_step_autoreset
 from perceiver_rl.evaluation.agent import Agent
+from perceiver_rl.infos import info_of, numbers_in
 
 WON = "won"
 """Key of the info that says whether an episode was won."""
@@ -59,8 +61,7 @@ def evaluate(
         greedy: The agent's best option rather than a draw.
         on_episode: Called after every episode that counts, with how many are done and how many will be.
         torch_threads: Threads of the policy's forward passes. More than one pays for large models on idle cores
-            only: beside a busy simulator or another run, threads that wait for each other made the same
-            evaluation 50 times slower.
+            only: beside a busy simulator or another run, threads wait for each other (docs/performance.md).
 
     Returns:
         The records, those of sub-environment 0 first, each environment's in the order of time.
@@ -68,15 +69,12 @@ def evaluate(
     Raises:
         ValueError: If `episodes_per_env` is not positive, the environment resets in another mode or has no
             schema, or an observation does not keep the contract.
+        Exception: Whatever else the environment or the agent raises. All errors of a step carry a note that
+            tells the environment and the step.
     """
     if episodes_per_env < 1:
         raise ValueError(f"episodes_per_env: got {episodes_per_env}, expected at least 1")
-    mode = env.metadata.get("autoreset_mode")
-    if mode != AutoresetMode.NEXT_STEP:
-        raise ValueError(
-            f"environment {type(env).__name__}: got metadata['autoreset_mode'] = {mode}, expected "
-            "AutoresetMode.NEXT_STEP, in which the step after an episode's end resets the environment"
-        )
+    require_next_step_autoreset(env, type(env).__name__)
     schema = schema_of(env.single_observation_space)
     with _torch_threads(torch_threads):
         return _play(agent, env, schema, episodes_per_env, seed, greedy, on_episode or (lambda done, total: None))
@@ -101,21 +99,35 @@ def _play(
     length = np.zeros(num_envs, np.int64)
     started = np.ones(num_envs, bool)  # this observation is an episode's first
     ended = np.zeros(num_envs, bool)  # … its last: the coming step resets the environment and ignores the action
+    step = 0
     while done < total:
-        schema.check(observation, (num_envs,))
+        step += 1
         resets = ended
-        observation, reward, terminated, truncated, infos = env.step(agent.act(observation, started, greedy))
+        with _telling_where(env, step):
+            schema.check(observation, (num_envs,))
+            observation, reward, terminated, truncated, infos = env.step(agent.act(observation, started, greedy))
         rewards_so_far += np.where(resets, 0.0, reward)
         length += ~resets
         started, ended = resets, terminated | truncated
         for index in np.flatnonzero(ended).tolist():
             if len(records[index]) < episodes_per_env:
-                records[index].append(_record(float(rewards_so_far[index]), int(length[index]), _numbers(infos, index)))
+                numbers = numbers_in(info_of(infos, index))
+                records[index].append(_record(float(rewards_so_far[index]), int(length[index]), numbers))
                 done += 1
                 on_episode(done, total)
         rewards_so_far[ended] = 0.0
         length[ended] = 0
     return [record for of_one_env in records for record in of_one_env]
+
+
+@contextmanager
+def _telling_where(env: VectorEnv[Any, Any, Any], step: int) -> Iterator[None]:
+    """Add to an error where it happened: the traceback of an environment's own bug tells of no evaluation."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in step {step} of an evaluation in {env.num_envs} environments of {type(env.unwrapped).__name__}")
+        raise
 
 
 @contextmanager
@@ -137,16 +149,3 @@ def _agent_seed(seed: int) -> int:
 def _record(total_reward: float, length: int, numbers: dict[str, float]) -> EpisodeRecord:
     won = numbers.pop(WON, None)
     return EpisodeRecord(total_reward, length, None if won is None else bool(won), numbers)
-
-
-def _numbers(infos: Mapping[str, Any], index: int) -> dict[str, float]:
-    """One environment's numbers out of gymnasium's vector infos, where `_key` tells for whom `key` is valid."""
-    return {
-        key: float(values[index])
-        for key, values in infos.items()
-        if not key.startswith("_") and _is_number_per_env(values) and (f"_{key}" not in infos or infos[f"_{key}"][index])
-    }
-
-
-def _is_number_per_env(values: Any) -> bool:
-    return isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in "biuf"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+
+from perceiver_rl.infos import numbers_in
 
 OUTCOME_KEY = "outcome"
 
@@ -26,6 +27,5 @@ class EpisodeOutcomes(RLlibCallback):
         """Log the numbers of the episode's last info."""
         config = env_runner.config
         window = max(1, math.ceil(config.metrics_num_episodes_for_smoothing / max(1, config.num_env_runners)))
-        for key, value in episode.get_infos(-1).items():
-            if isinstance(value, (bool, int, float, np.bool_, np.number)):
-                metrics_logger.log_value((OUTCOME_KEY, key), float(value), window=window)
+        for key, value in numbers_in(episode.get_infos(-1)).items():
+            metrics_logger.log_value((OUTCOME_KEY, key), value, window=window)

@@ -1,7 +1,7 @@
 """An RLlib env runner that samples whole vector steps as arrays.
 
 RLlib's `SingleAgentEnvRunner` takes every vector step apart into Python objects, some for each environment, and builds
-episodes from them item by item. Beside a small network that costs more than network and simulator together. Here a vector
+episodes from them item by item. Beside a small network that is a large part of the time (docs/performance.md). Here a vector
 step stays the arrays that it is, and episodes are cut out of the stacked arrays once, at the end of `sample()`. All else is
 RLlib's: weights, metrics, callbacks at an episode's end, fault tolerance, evaluation.
 """
@@ -13,7 +13,6 @@ import time
 import uuid
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,13 +24,14 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
+from perceiver_rl.environments import require_next_step_autoreset
 from perceiver_rl.rllib.rollout import Arrays, Chunk, Rollout
 
 SAMPLING_KEY = "sampling_s"
 """Metrics group: seconds spent in forward passes, in environment steps, and in `sample()` altogether."""
 
 TORCH_THREADS = 1
-"""A batch of a few dozen observations is too small to split; more threads would only fight the simulator for cores."""
+"""More would fight the simulator, and the learner, for cores (docs/performance.md)."""
 
 
 class VectorEnvRunner(SingleAgentEnvRunner):
@@ -71,12 +71,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         """Create the environment and check that it resets in the step after an episode's end."""
         super().make_env()
         self.env = self.env.env  # below RLlib's wrapper, which turns infos into one dictionary for each environment
-        mode = self.env.metadata.get("autoreset_mode")
-        if mode != gymnasium.vector.AutoresetMode.NEXT_STEP:
-            raise ValueError(
-                f"environment {self.config.env!r}: got metadata['autoreset_mode'] = {mode}, expected "
-                "AutoresetMode.NEXT_STEP, in which the observation after an episode's last step is its terminal one"
-            )
+        require_next_step_autoreset(self.env, repr(self.config.env))
 
     def _sample(
         self,

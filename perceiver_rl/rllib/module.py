@@ -22,8 +22,7 @@ MODEL_CONFIG_KEY = "perceiver_rl"
 """Our settings' key in RLlib's `model_config`, which RLlib fills with keys of its own."""
 
 VALUE_CHUNK = 2048
-"""Samples a call when values of a whole train batch are wanted without gradient: large enough to keep cores busy, small
-enough to stay in their cache."""
+"""Samples a forward pass where values of a whole train batch are wanted: bounds the memory that the pass takes."""
 
 
 class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
@@ -65,13 +64,23 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
         return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(output), Columns.EMBEDDINGS: output.value_readout}
 
     def compute_values(self, batch: Mapping[str, Any], embeddings: Tensor | None = None) -> Float[Tensor, " batch"]:
-        """Values of a batch.
+        """Values of a batch: with gradients if `embeddings` are given, **without** if not.
+
+        Without them the observations are read anew, in chunks and under `no_grad`. RLlib's PPO asks so once an update, for
+        the value targets of the whole train batch (`GeneralAdvantageEstimation`), and turns the answer into numpy; a graph
+        would only take memory. It asks for the values in its loss with `embeddings=fwd_out["embeddings"]`, as do
+        `SquadPPOLearner` and the losses of APPO, IMPALA and MARWIL, and those carry gradients.
+
+        A loss or a module of your own must keep to that: where a loss calls `compute_values(batch)`, or passes
+        `fwd_out.get("embeddings")` after a `_forward_train` that returns none, the value loss is a number like any other
+        but trains nothing. No error tells, since the policy loss still has its gradient.
 
         Args:
             batch: RLlib's batch; `batch["obs"]` holds the observation.
-            embeddings: What `forward_train` returned for the same batch. With it, the value is one small head away and
-                carries gradients. Without it, as when RLlib computes value targets, the whole batch is read in chunks and
-                without gradients, which nobody would use there.
+            embeddings: What `forward_train` returned for the same batch as `"embeddings"`: the value is one small head away.
+
+        Returns:
+            One value a sample; cut off from the parameters if `embeddings` is None.
         """
         if embeddings is not None:
             return self.policy.value_from_readout(embeddings)

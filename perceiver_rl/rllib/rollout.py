@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_rl.infos import info_of
+
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -118,7 +120,7 @@ class Rollout:
                         extra={key: array[env, start:stop] for key, array in extras.items()},
                         terminated=bool(steps["terminated"][env, last]),
                         truncated=bool(steps["truncated"][env, last]),
-                        info=_info_of(self._infos[last], env) if ended[env, last] else {},
+                        info=info_of(self._infos[last], env) if ended[env, last] else {},
                     )
                 start = stop
 
@@ -126,15 +128,3 @@ class Rollout:
 def _stack(steps: list[Arrays]) -> Arrays:
     """`[num_envs, time, …]` arrays from a list over time of `[num_envs, …]` ones."""
     return {key: np.stack([step[key] for step in steps], axis=1) for key in steps[0]} if steps else {}
-
-
-def _info_of(infos: dict[str, Any], env: int) -> dict[str, Any]:
-    """One environment's info out of gymnasium's vector form, where `_key` tells for whom `key` is valid.
-
-    A value may be a dictionary of the same form, such as `episode` of `RecordEpisodeStatistics`.
-    """
-    return {
-        key: _info_of(values, env) if isinstance(values, dict) else values[env]
-        for key, values in infos.items()
-        if not key.startswith("_") and infos.get(f"_{key}", [True] * (env + 1))[env]
-    }

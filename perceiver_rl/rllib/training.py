@@ -133,6 +133,8 @@ def train(
 ) -> TrainingResult:
     """Train until the run's steps are done or Ctrl-C is pressed, and leave a checkpoint in either case.
 
+    The first Ctrl-C asks for an orderly end: after the running iteration, with a checkpoint. A second one ends at once.
+
     Args:
         run: What `prepare` gave back.
         checkpoint_every: Environment steps between checkpoints.
@@ -140,11 +142,15 @@ def train(
 
     Raises:
         TrainingError: If the env runners deliver no samples, or training diverges.
+        KeyboardInterrupt: At a Ctrl-C before the first iteration, which leaves nothing to save, or at a second one.
     """
-    with local_ray(run.config), _building(run.config) as algorithm:
-        if run.checkpoint:
-            algorithm.restore_from_path(run.checkpoint.resolve())
-        return _loop(algorithm, _Recorder(run), checkpoint_every, on_progress or (lambda progress: None))
+    with _stop_at_ctrl_c() as stop, local_ray(run.config):
+        _interrupt_if(stop())
+        with _building(run.config) as algorithm:
+            if run.checkpoint:
+                algorithm.restore_from_path(run.checkpoint.resolve())
+            _interrupt_if(stop())
+            return _loop(algorithm, _Recorder(run), checkpoint_every, on_progress or (lambda progress: None), stop)
 
 
 class _Recorder:
@@ -182,6 +188,7 @@ def _loop(
     recorder: _Recorder,
     checkpoint_every: int,
     on_progress: Callable[[Progress], None],
+    stop: Callable[[], bool],
 ) -> TrainingResult:
     total = recorder.run.settings.total_env_steps
     steps = env_steps({"env_runners": algorithm.metrics.peek("env_runners", default={})})
@@ -189,7 +196,7 @@ def _loop(
     empty_iterations = 0
     progress = Progress(steps, total, recorder.run.seconds_before, 0.0, {})
     began = time.perf_counter()
-    with recorder.open_log(steps) as writer, _stop_at_ctrl_c() as stop:
+    with recorder.open_log(steps) as writer:
         while progress.env_steps < total and not stop():
             result = algorithm.train()
             steps = env_steps(result)
@@ -259,7 +266,11 @@ def _building(config: AlgorithmConfig) -> Iterator[Algorithm]:
 
 @contextmanager
 def _stop_at_ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C ask for an orderly end after the running iteration, and a second one end at once."""
+    """Let the first Ctrl-C ask for an orderly end, and a second one end at once.
+
+    That holds while Ray starts and stops, too: an exception that falls into one of the forks there is lost in a hook of
+    another library, and so would be the wish to end. Ray's own processes block the signal.
+    """
     asked = False
 
     def handle(signal_number: int, frame: FrameType | None) -> None:
@@ -273,3 +284,8 @@ def _stop_at_ctrl_c() -> Iterator[Callable[[], bool]]:
         yield lambda: asked
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def _interrupt_if(asked: bool) -> None:
+    if asked:
+        raise KeyboardInterrupt

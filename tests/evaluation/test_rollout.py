@@ -135,8 +135,21 @@ def test_evaluate__sets_torch_threads_for_its_duration() -> None:
 def test_evaluate__names_the_feature_that_is_not_a_number() -> None:
     env = Streaks(2)
     env.broken_at = 3
-    with pytest.raises(ValueError, match=r"(?s)ally.*x.*nan"):
+    with pytest.raises(ValueError, match=r"(?s)ally.*x.*nan.*in step 4 of an evaluation in 2 environments of Streaks"):
         play(env)
+
+
+def test_evaluate__tells_the_step_in_which_the_environment_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = Streaks(2)
+    play_on = env.step
+
+    def fail(actions: NDArray[Any]) -> Any:
+        return play_on(actions) if env.num_steps < 6 else {}["the enemy's base"]
+
+    monkeypatch.setattr(env, "step", fail)
+    with pytest.raises(KeyError, match="enemy's base") as raised:
+        play(env)
+    assert raised.value.__notes__ == ["in step 7 of an evaluation in 2 environments of Streaks"]
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, None])

@@ -3,12 +3,11 @@
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from perceiver_rl.rllib.rollout import Chunk, Rollout, _info_of
+from perceiver_rl.rllib.rollout import Chunk, Rollout
 
 Pattern = list[str]
 """One string an environment, one letter a step: `s` goes on, `t` terminates, `u` truncates, `r` resets itself."""
@@ -128,30 +127,3 @@ def test_chunks__of_a_rollout_without_steps_are_none() -> None:
     rollout = Rollout(_observation(2, 0), np.zeros(2, bool))
     assert list(rollout.chunks()) == []
     assert (rollout.num_steps, rollout.num_ended) == (0, 0)
-
-
-@pytest.mark.parametrize(
-    ("env", "expected"),
-    [
-        (0, {"won": True, "always": 7, "episode": {"r": 1.0}}),
-        (1, {"always": 8}),
-    ],
-)
-def test_info_of__takes_one_environments_valid_values(env: int, expected: dict[str, Any]) -> None:
-    """The form is gymnasium's: `_key` tells for whom `key` is valid, and infos may be nested."""
-    valid = np.array([True, False])
-    infos = {
-        "won": np.array([True, False]),
-        "_won": valid,
-        "always": np.array([7, 8]),
-        "episode": {"r": np.array([1.0, 0.0]), "_r": valid},
-        "_episode": valid,
-    }
-    assert _info_of(infos, env) == expected
-
-
-def test_rollout__refuses_an_environment_that_writes_into_its_last_observation() -> None:
-    observation = {"x": np.zeros((2, 3))}
-    rollout = Rollout(observation, np.zeros(2, bool))
-    with pytest.raises(ValueError, match="the very arrays of the step before"):
-        rollout.add(observation, np.zeros((2, 1)), np.zeros(2), np.zeros(2, bool), np.zeros(2, bool), {}, {})

@@ -1,0 +1,31 @@
+"""Read what a training run logged: one record an iteration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+PROGRESS = "progress.jsonl"
+
+
+def read_progress(run: Path) -> list[dict[str, float]]:
+    """The records of a run's progress file, in the order of time.
+
+    Args:
+        run: Run folder.
+
+    Raises:
+        ValueError: If there is no such file, nothing in it, or a line that is no record; the message says which.
+    """
+    log = run / PROGRESS
+    if not log.is_file():
+        raise ValueError(f"run {run}: got no {PROGRESS}, expected the folder of a run of `perceiver-rl train`")
+    records = []
+    for number, line in enumerate(log.read_text().splitlines(), start=1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{log}, line {number}: got what is no JSON ({error}), expected one record a line") from error
+    if not records:
+        raise ValueError(f"{log}: got no records, expected one for each iteration; the run ended before its first")
+    return records

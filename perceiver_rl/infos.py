@@ -1,0 +1,33 @@
+"""What a vector environment's infos tell of one of its environments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+def info_of(infos: Mapping[str, Any], index: int) -> dict[str, Any]:
+    """One environment's info out of gymnasium's vector form, where `_key` tells for whom `key` is valid.
+
+    Args:
+        infos: What a vector environment returned: `[num_envs, …]` arrays by key. A value may be a mapping of the same form,
+            such as `episode` of `RecordEpisodeStatistics`; a value without an axis of environments belongs to none of them
+            and is left out.
+        index: Which environment.
+    """
+    info: dict[str, Any] = {}
+    for key, values in infos.items():
+        if key.startswith("_") or (f"_{key}" in infos and not infos[f"_{key}"][index]):
+            continue
+        if isinstance(values, Mapping):
+            info[key] = info_of(values, index)
+        elif np.ndim(values):
+            info[key] = values[index]
+    return info
+
+
+def numbers_in(info: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among an info's values, booleans included; everything else is left out."""
+    return {key: float(value) for key, value in info.items() if isinstance(value, (bool, int, float, np.bool_, np.number))}

@@ -1,0 +1,76 @@
+"""`perceiver-rl bench encoder` measures what it says: equal functions, real memory, every case in its records."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import encoder
+from benchmarks.rivals import build_rivals
+
+pytest.importorskip("transformers", reason="pip install 'perceiver-rl[bench]'")
+
+
+def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
+    monkeypatch.setattr(encoder, "SLOTS", 32)
+    monkeypatch.setattr(encoder, "SCALING", (8, 16))
+    file, picture = tmp_path / "encoder.json", tmp_path / "encoder.png"
+    done = []
+    encoder.run(
+        entities=[8, 16],
+        fills=[0.25, 1.0],
+        repeats=1,
+        threads=torch.get_num_threads(),
+        seed=0,
+        device="cpu",
+        quick=False,
+        json_file=file,
+        plot_file=picture,
+        on_case=lambda *progress: done.append(progress),
+    )
+    assert done[-1] == (8, 8)
+    assert picture.stat().st_size > 1000
+    return json.loads(file.read_text())
+
+
+def test_bench_encoder__records_every_implementation_pass_and_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = _run(tmp_path, monkeypatch)
+    fields = {"implementation", "entities", "fill", "queries", "pass", "median_ms", "peak_mb", "batch_size", "latents"}
+    assert all(fields <= record.keys() for record in records)
+    assert all(record["median_ms"] > 0 and record["peak_mb"] > 0 for record in records)
+    sparse = [r for r in records if (r["entities"], r["fill"], r["pass"]) == (16, 0.25, "forward_backward")]
+    assert [record["implementation"] for record in sparse] == [
+        "perceiver-rl",
+        "perceiver-rl-packed",
+        "perceiver-rl-transformer",
+        "torch-transformer",
+        "huggingface",
+        "perceiver-pytorch",
+    ]
+
+
+def test_bench_encoder__does_not_compare_different_functions() -> None:
+    rivals, missing = build_rivals(4, "cpu")
+    assert not missing
+    batch = encoder.make_batch(encoder.Case(8, 0.5, 8, 2), seed=0, device="cpu")
+    encoder._compare(rivals, batch)
+    with torch.no_grad():
+        next(rival for rival in rivals if rival.name == "huggingface").module.latents.normal_()
+    with pytest.raises(AssertionError, match="huggingface differs"):
+        encoder._compare(rivals, batch)
+
+
+def test_peak_megabytes__counts_what_is_held_at_one_time() -> None:
+    def two_at_a_time() -> None:
+        for _ in range(5):
+            first = torch.empty(1_000_000)
+            del first
+        second, third = torch.empty(1_000_000), torch.empty(1_000_000)
+        del second, third
+
+    assert encoder.peak_megabytes(two_at_a_time, "cpu") == pytest.approx(8.0, rel=0.01)
+
+
+def test_slope__is_the_power_of_growth() -> None:
+    assert encoder.slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2.0)

@@ -1,0 +1,102 @@
+"""Ragged batches: packed equals padded equals one by one, forward and backward, whatever is present."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from perceiver_rl.nn import EntityTransformer, Packing, PerceiverIO, build_encoder
+from tests.nn.conftest import ENCODERS, INPUT_DIM, QUERY_DIM
+
+SLOTS = 7
+MASKS = st.lists(st.lists(st.booleans(), min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=6)
+
+
+def _packed(
+    encoder: PerceiverIO | EntityTransformer, tokens: Tensor, mask: Tensor, queries: Tensor, asked: Tensor
+) -> Tensor:
+    memory = encoder.read_packed(Packing.from_mask(mask, call_cost=0).pack(tokens))
+    return encoder.decode_packed(memory, Packing.from_mask(asked, call_cost=0).pack(queries)).padded()
+
+
+@settings(max_examples=25, deadline=None)
+@given(present=MASKS, data=st.data())
+@pytest.mark.parametrize("name", ENCODERS)
+def test_packed__equals_padded_and_one_by_one(name: str, present: list[list[bool]], data: st.DataObject) -> None:
+    torch.manual_seed(0)
+    mask = torch.tensor(present)
+    row = st.lists(st.booleans(), min_size=5, max_size=5)
+    asked = torch.tensor(data.draw(st.lists(row, min_size=len(mask), max_size=len(mask))))
+    encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
+    tokens, queries = torch.randn(len(mask), SLOTS, INPUT_DIM), torch.randn(len(mask), 5, QUERY_DIM)
+    garbage = torch.where(mask.unsqueeze(-1), tokens, torch.nan)
+    packed = _packed(encoder, garbage, mask, queries, asked)
+    padded = encoder(tokens, mask, queries)
+    torch.testing.assert_close(packed[asked], padded[asked], atol=1e-5, rtol=1e-5)
+    assert torch.equal(packed[~asked], torch.zeros_like(packed[~asked]))
+    for sample in range(len(mask)):
+        alone = encoder(tokens[sample : sample + 1, mask[sample]], None, queries[sample : sample + 1, asked[sample]])
+        torch.testing.assert_close(packed[sample, asked[sample]], alone[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_packed__has_the_gradients_of_padded(name: str) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM).double()
+    mask = torch.rand(5, SLOTS) < 0.5
+    mask[2] = False
+    asked = torch.rand(5, 3) < 0.6
+    gradients = []
+    for packs in (True, False):
+        encoder.zero_grad()
+        torch.manual_seed(1)
+        tokens = torch.randn(5, SLOTS, INPUT_DIM).double().requires_grad_()
+        queries = torch.randn(5, 3, QUERY_DIM).double().requires_grad_()
+        answers = _packed(encoder, tokens, mask, queries, asked) if packs else encoder(tokens, mask, queries)
+        answers[asked].square().sum().backward()
+        gradients.append([tokens.grad, queries.grad, *(parameter.grad for parameter in encoder.parameters())])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert torch.equal(gradients[0][0][~mask], torch.zeros_like(gradients[0][0][~mask]))
+
+
+@given(present=MASKS)
+def test_packing__gives_back_what_it_took(present: list[list[bool]]) -> None:
+    mask = torch.tensor(present)
+    packing = Packing.from_mask(mask, call_cost=0)
+    padded = torch.randn(*mask.shape, 3)
+    packed = packing.pack(padded)
+    assert packed.values.shape == (int(mask.sum()), 3)
+    assert torch.equal(packed.padded(), torch.where(mask.unsqueeze(-1), padded, 0.0))
+    assert torch.equal(packing.collect(packing.spread(packed.values)), packed.values)
+    assert packing.num_slots <= len(mask) * max(1, int(mask.sum(dim=1).max()))
+
+
+def test_packing__joins_rows_of_parts_of_the_slots() -> None:
+    mask = torch.tensor([[True, False, True], [False, True, True]])
+    packing = Packing.from_mask(mask)
+    values = torch.arange(6.0).view(2, 3, 1)
+    parts = [packing.rows_of(span) for span in (slice(1, 3), slice(0, 1))]
+    assert parts[0].samples.tolist() == [0, 1, 1]
+    assert parts[0].slots.tolist() == [1, 0, 1]
+    joined = packing.join([(parts[0], values[:, 1:][parts[0].samples, parts[0].slots]), (parts[1], values[:1, 0])])
+    assert torch.equal(joined.values, packing.pack(values).values)
+
+
+def test_packing__puts_samples_of_equal_counts_into_one_bucket_without_a_mask() -> None:
+    packing = Packing.from_mask(torch.tensor([[True, False, True], [False, True, True]]), call_cost=0)
+    (bucket,) = packing.buckets
+    assert (bucket.length, bucket.mask) == (2, None)
+
+
+@pytest.mark.parametrize(("call_cost", "max_buckets", "lengths"), [(0, 8, [6, 2]), (8, 8, [6]), (7, 8, [6, 2]), (0, 1, [6])])
+def test_packing__cuts_where_it_saves_more_than_a_call(call_cost: int, max_buckets: int, lengths: list[int]) -> None:
+    mask = torch.arange(6) < torch.tensor([[2], [6], [2]])  # a cut saves 2 × 4 slots
+    packing = Packing.from_mask(mask, call_cost=call_cost, max_buckets=max_buckets)
+    assert [bucket.length for bucket in packing.buckets] == lengths
+
+
+def test_packing__wants_the_batch_that_it_was_made_for() -> None:
+    packing = Packing.from_mask(torch.ones(2, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"^pack: got a batch of 2 samples of 4 slots, expected 2 of 3$"):
+        packing.pack(torch.zeros(2, 4, 5))

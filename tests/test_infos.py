@@ -1,0 +1,50 @@
+"""One environment's part of a vector environment's infos."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from perceiver_rl.infos import info_of, numbers_in
+
+
+@pytest.mark.parametrize(
+    ("env", "expected"),
+    [
+        (0, {"won": True, "always": 7, "episode": {"r": 1.0}}),
+        (1, {"always": 8}),
+    ],
+)
+def test_info_of__takes_one_environments_valid_values(env: int, expected: dict[str, Any]) -> None:
+    """The form is gymnasium's: `_key` tells for whom `key` is valid, and infos may be nested."""
+    valid = np.array([True, False])
+    infos = {
+        "won": np.array([True, False]),
+        "_won": valid,
+        "always": np.array([7, 8]),
+        "episode": {"r": np.array([1.0, 0.0]), "_r": valid},
+        "_episode": valid,
+    }
+    assert info_of(infos, env) == expected
+
+
+def test_info_of__leaves_out_what_belongs_to_no_environment() -> None:
+    assert info_of({"map": "2s3z", "version": 3, "none": None, "score": np.array([1.5, 2.5])}, 1) == {"score": 2.5}
+
+
+def test_numbers_in__keeps_numbers_and_booleans_only() -> None:
+    info = {
+        "won": np.bool_(True),
+        "lost": False,
+        "left": np.int64(3),
+        "score": np.float32(0.5),
+        "steps": 7,
+        "map": "2s3z",
+        "position": np.zeros(2),
+        "episode": {"r": 1.0},
+    }
+    numbers = numbers_in(info)
+    assert numbers == {"won": 1.0, "lost": 0.0, "left": 3.0, "score": 0.5, "steps": 7.0}
+    assert {type(value) for value in numbers.values()} == {float}
