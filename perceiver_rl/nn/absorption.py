@@ -108,7 +108,7 @@ def read_many_inputs(
         dropout: Probability of dropping an attention weight.
     """
     # letters: b batch, 1 or b of the queries; l queries; n inputs; h heads; k, v channels of a head; d input_dim
-    num_heads, batch, qk_dim = layers.num_heads, len(inputs), layers.query.out_features
+    num_heads, batch, qk_dim = layers.num_heads, inputs.shape[0], layers.query.out_features
     key_weight, value_weight = layers.key_value.weight.tensor_split([qk_dim])
     value_bias = layers.key_value.bias[qk_dim:].unflatten(0, (num_heads, -1))  # h v
     query = layers.query(queries) * (qk_dim // num_heads) ** -0.5
@@ -151,6 +151,6 @@ def read_many_queries(
     absorbed_value = torch.einsum(
         "blhv,dhv->bhld", value.unflatten(-1, (num_heads, -1)), layers.output.weight.unflatten(1, (num_heads, -1))
     ).flatten(1, 2)  # b h·l d
-    scores = torch.baddbmm(bias.unsqueeze(1), queries.expand(len(inputs), -1, -1), absorbed_key)  # b q h·l
+    scores = torch.baddbmm(bias.unsqueeze(1), queries.expand(inputs.shape[0], -1, -1), absorbed_key)  # b q h·l
     weights = scores.unflatten(-1, (num_heads, -1)).softmax(dim=-1).flatten(2)
     return torch.baddbmm(layers.output.bias, F.dropout(weights, dropout), absorbed_value)

@@ -224,7 +224,7 @@ class CrossAttention(nn.Module):
             return self._answer(queries, self._read_jagged(queries, inputs))
         normed, rows = self.query_norm(queries), packing.spread(self.input_norm(inputs.values))
         read = [
-            self._read(normed if len(normed) == 1 else normed[bucket.samples], of_bucket, bucket.mask)
+            self._read(normed if normed.shape[0] == 1 else normed[bucket.samples], of_bucket, bucket.mask)
             for of_bucket, bucket in zip(rows, packing.buckets, strict=True)
         ]
         return self._answer(queries, packing.in_sample_order(read))
@@ -254,8 +254,8 @@ class CrossAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         form = cheapest_form(
             ReadShape(
-                batch=len(inputs),
-                shared_queries=len(queries) == 1,
+                batch=inputs.shape[0],
+                shared_queries=queries.shape[0] == 1,
                 queries=queries.shape[1],
                 inputs=inputs.shape[1],
                 query_dim=queries.shape[2],
@@ -311,7 +311,7 @@ class CrossAttention(nn.Module):
 
     def _project(self, queries: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value of normed arguments, each `[batch, heads, …, dim]`."""
-        query = split_heads(self.query(queries), self.num_heads).expand(len(inputs), -1, -1, -1)
+        query = split_heads(self.query(queries), self.num_heads).expand(inputs.shape[0], -1, -1, -1)
         key, value = self.key_value(inputs).tensor_split([self.qk_dim], dim=-1)
         return query, split_heads(key, self.num_heads), split_heads(value, self.num_heads)
 

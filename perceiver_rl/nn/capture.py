@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -33,8 +34,8 @@ def capture_attention(
     """
     captured: dict[str, list[Tensor]] = {}
 
-    def hook_for(name: str, block: CrossAttention | SelfAttention):  # type: ignore[no-untyped-def]
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def hook_for(name: str, block: CrossAttention | SelfAttention) -> Callable[[nn.Module, Any], None]:
+        def hook(_: nn.Module, args: Any) -> None:
             with torch.no_grad():
                 captured.setdefault(name, []).append(block.weights(*args))
 

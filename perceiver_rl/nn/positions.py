@@ -60,7 +60,7 @@ class FourierPositions(nn.Module):
 
     def __init__(
         self,
-        max_resolution: Sequence[float],
+        max_resolution: Sequence[float | int],
         num_bands: int = 64,
         include_positions: bool = True,
         sine_only: bool = False,

@@ -66,6 +66,43 @@ for config in (PerceiverIOConfig(), EntityTransformerConfig()):
 """
 
 
+EXPORT = """
+import torch
+from torch.export import Dim, export
+from perceiver_rl.nn import EntityTransformerConfig, PerceiverIOConfig, build_encoder
+
+for config in (PerceiverIOConfig(num_cross_attend_heads=4, num_decoder_heads=4), EntityTransformerConfig()):
+    encoder = build_encoder(config, input_dim=5, query_dim=64).eval()
+    batch, entities, queries = Dim("batch", min=2), Dim("entities", min=2), Dim("queries", min=2)
+    inputs = torch.randn(3, 11, 5), torch.rand(3, 11) < 0.5, torch.randn(3, 7, 64)
+    shapes = {0: batch, 1: entities}, {0: batch, 1: entities}, {0: batch, 1: queries}
+    exported = export(encoder, inputs, dynamic_shapes=shapes).module()
+    others = torch.randn(4, 200, 5), torch.rand(4, 200) < 0.5, torch.randn(4, 150, 64)
+    others[1][0] = False
+    torch.testing.assert_close(exported(*others), encoder(*others), atol=1e-5, rtol=1e-5)
+"""
+
+INDUCTOR = """
+import torch
+from perceiver_rl.nn import PerceiverIOConfig, build_encoder
+
+encoder = build_encoder(PerceiverIOConfig(num_cross_attend_heads=4, num_decoder_heads=4), input_dim=5, query_dim=64)
+inputs = torch.randn(3, 200, 5), torch.rand(3, 200) < 0.5, torch.randn(3, 150, 64)
+gradients = []
+for run in (torch.compile(encoder, fullgraph=True), encoder):
+    encoder.zero_grad()
+    run(*inputs).square().sum().backward()
+    gradients.append([parameter.grad.clone() for parameter in encoder.parameters()])
+torch.testing.assert_close(gradients[0], gradients[1], atol=1e-3, rtol=1e-3)
+"""
+
+
+@pytest.mark.parametrize("script", [EXPORT, pytest.param(INDUCTOR, marks=pytest.mark.slow)], ids=["export", "inductor"])
+def test_encoders__leave_eager_mode_with_equal_results(script: str) -> None:
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_encoders__compile_to_one_graph() -> None:
     # fullgraph makes an error of a branch on a tensor. In a process of its own, because the shape checks that
     # pytest puts around every function cannot be traced.
