@@ -25,6 +25,9 @@ from perceiver_rl.nn import (
 from perceiver_rl.policy.distribution import ActorCategorical
 from perceiver_rl.policy.embedding import EntityEmbedding, module_key
 
+MIN_SLOTS = 64
+"""Slots of a set from which on packing is considered: at 11 it made learning with two threads slower."""
+
 MIN_ABSENT_SLOTS = 512
 """Absent slots of a batch from which on packing is worth its bookkeeping."""
 
@@ -41,7 +44,7 @@ class EntityPolicyConfig:
         pointer_dim: Width of the keys by which actors point at targets.
         policy_init_scale: Factor on the initial weights of the action heads. Small, so that the first policy
             is near uniform over legal options (Andrychowicz et al. 2021, section 3.2).
-        packing: Whether to compute on present entities only where enough slots are absent; results
+        packing: Whether to compute on present entities only where sets are large and many slots absent; results
             are the same up to rounding. Compiled and exported graphs are always padded.
     """
 
@@ -180,7 +183,7 @@ class EntityPolicy(nn.Module):
 
     def _is_worth_packing(self, mask: Bool[Tensor, "batch tokens"]) -> bool:
         """Whether enough slots are absent; always False where a graph is made for other data, too."""
-        if not self.packing or torch.compiler.is_compiling():
+        if not self.packing or mask.shape[1] < MIN_SLOTS or torch.compiler.is_compiling():
             return False
         return mask.numel() - int(mask.sum()) >= MIN_ABSENT_SLOTS
 

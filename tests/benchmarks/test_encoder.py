@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from benchmarks import encoder
 from benchmarks.rivals import build_rivals
+from perceiver_rl.cli import app
 
 pytest.importorskip("transformers", reason="pip install 'perceiver-rl[bench]'")
 
@@ -74,3 +76,16 @@ def test_peak_megabytes__counts_what_is_held_at_one_time() -> None:
 
 def test_slope__is_the_power_of_growth() -> None:
     assert encoder.slope([1, 2, 4], [3, 12, 48]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--entities", "16,many"], "--entities: got 'many', expected numbers separated by commas"),
+        (["--fills", "0"], "expected --entities of at least 1 and --fills above 0 and up to 1"),
+    ],
+)
+def test_bench_encoder__says_what_is_wrong_with_its_options(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["bench", "encoder", *arguments])
+    assert result.exit_code == 2
+    assert message in result.output

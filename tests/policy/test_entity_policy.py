@@ -34,7 +34,8 @@ def _config(encoder: Encoder) -> EntityPolicyConfig:
 @pytest.fixture(params=["perceiver", "perceiver packed", "transformer", "transformer packed"])
 def make_policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[EntitySchema], EntityPolicy]:
     encoder, _, packed = request.param.partition(" ")
-    monkeypatch.setattr(entity_policy, "MIN_ABSENT_SLOTS", 0 if packed else 10**9)
+    monkeypatch.setattr(entity_policy, "MIN_SLOTS", 0 if packed else 10**9)
+    monkeypatch.setattr(entity_policy, "MIN_ABSENT_SLOTS", 0)
     return lambda schema: EntityPolicy(schema, _config(encoder))
 
 
@@ -130,7 +131,8 @@ def test_policy__is_finite_when_nothing_is_present(make_policy: MakePolicy) -> N
 
 
 @pytest.mark.parametrize("encoder", ["perceiver", "transformer"])
-def test_policy__answers_and_learns_the_same_packed_and_padded(encoder: Encoder) -> None:
+def test_policy__answers_and_learns_the_same_packed_and_padded(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entity_policy, "MIN_SLOTS", 0)
     policies = [EntityPolicy(SKIRMISH, replace(_config(encoder), packing=packing)) for packing in (True, False)]
     policies[1].load_state_dict(policies[0].state_dict())
     observation = to_tensors(observe(SKIRMISH, 128, seed=0))  # 128 × 17 slots, 40 percent of them absent
@@ -153,10 +155,14 @@ def test_policy__answers_and_learns_the_same_packed_and_padded(encoder: Encoder)
             )
 
 
-@pytest.mark.parametrize(("batch", "packing", "packs"), [(128, True, True), (128, False, False), (8, True, False)])
-def test_policy__packs_where_enough_slots_are_absent(
-    batch: int, packing: bool, packs: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("batch", "min_slots", "packing", "packs"),
+    [(128, 17, True, True), (128, 17, False, False), (8, 17, True, False), (128, 18, True, False)],
+)
+def test_policy__packs_where_sets_are_large_and_many_slots_absent(
+    batch: int, min_slots: int, packing: bool, packs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(entity_policy, "MIN_SLOTS", min_slots)  # of 17, the globals' among them
     made = []
     plan = Packing.from_mask
     monkeypatch.setattr(Packing, "from_mask", lambda mask: made.append(mask) or plan(mask))
