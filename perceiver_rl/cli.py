@@ -265,7 +265,7 @@ def bench_encoder(
         )
 
 
-def _number(text: str, option: str, kind: type[int] | type[float]) -> float:
+def _number(text: str, option: str, kind: type[int] | type[float]) -> int | float:
     """One number of a list, or a message that says which option was wrong."""
     try:
         return kind(text)
