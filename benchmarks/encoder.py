@@ -85,7 +85,7 @@ def make_batch(case: Case, seed: int, device: str) -> tuple[Tensor, Tensor | Non
     mask = None
     if case.fill < 1:
         mask = torch.rand(case.batch_size, case.entities, generator=generator) < case.fill
-        mask[:, 0] = True  # Hugging Face's and torch's have no answer for an empty set
+        mask[~mask.any(dim=1), 0] = True  # Hugging Face's and torch's have no answer for an empty set
     return tokens.to(device), None if mask is None else mask.to(device), queries.to(device)
 
 
@@ -103,10 +103,12 @@ def measure(
         running = []
         for rival in rivals:
             if rival.name == "perceiver-rl-packed" and batch[1] is None:
-                continue  # nothing to pack
+                left_out.append(f"{rival.name} at fill 1: nothing is absent, so it is perceiver-rl under another name")
+                continue
             if rival.quadratic and (case.series != "slots" or case.batch_size * case.entities**2 > MAX_PAIRS):
-                if case.series == "slots":
-                    left_out.append(f"{rival.name} at {case.entities} entities, fill {case.fill:g}: quadratic cost")
+                slots = case.series == "slots"
+                where = f"{case.entities} entities, fill {case.fill:g}" if slots else f"series {case.series!r}"
+                left_out.append(f"{rival.name} at {where}: quadratic cost")
                 continue
             running.append(rival)
         _compare(running, batch)
@@ -119,6 +121,7 @@ def measure(
                         seconds[rival.name].append(elapsed)
             for rival in running:
                 median = 1e3 * statistics.median(seconds[rival.name])
+                rival.module.zero_grad(set_to_none=True)  # else what a pass frees of them hides what it takes
                 peak = peak_megabytes(partial(_run, rival, batch, passes, device), device)
                 sizes = (case.entities, case.fill, case.queries)
                 records.append(Record(rival.name, *sizes, passes, median, peak, case.batch_size, NUM_LATENTS, case.series))
@@ -257,8 +260,8 @@ def run(
                 time_slope = slope(sizes, [each.median_ms for each in line])
                 memory_slope = slope(sizes, [each.peak_mb for each in line])
                 console.print(f"{passes}, growth with {series}: time ^{time_slope:.2f}, memory ^{memory_slope:.2f}")
-    for line in [*missing, *left_out]:
-        console.print(f"left out: {line}", highlight=False)
+    for line in dict.fromkeys([*missing, *left_out]):
+        console.print(f"left out: {line}", highlight=False, markup=False)
     if json_file is not None:
         write_json(json_file, records, {"threads": threads, "seed": seed, "device": device, "torch": torch.__version__})
     if plot_file is not None:
