@@ -11,8 +11,9 @@ inputs are their own keys. Values likewise: a weighted mean of `W x + b` is `W Â
 Where many queries read a few inputs (actors reading latents), the query and output layers are absorbed into
 keys and values in the same way.
 
-What is computed is the same up to rounding. What it costs is not: for 32 latents of 4 heads that read 512
-entities at width 128, 1.25 times fewer multiplications, and the entities' keys and values are never stored.
+What is computed is the same up to rounding. What it costs is not: for 32 latents of 4 heads at width 128,
+each entity that is read takes 1.25 times fewer multiplications (a whole read of 512 entities about 1.2 times
+fewer), and the entities' keys and values are never stored.
 
 Source: associativity; known from the compressed keys of multi-head latent attention (DeepSeek-V2, 2024,
     section 2.1.2).

@@ -54,6 +54,34 @@ def test_forms__drop_attention_weights_alike(form: ReadForm, monkeypatch: pytest
     draws = block.train()._read(queries, inputs)
     assert (draws.std(dim=0) > 1e-2).all()  # something is dropped
     torch.testing.assert_close(draws.mean(dim=0), whole[0], atol=0.05, rtol=0.0)  # and what is kept makes up for it
+    _force("plain", monkeypatch)
+    plain = block._read(queries, inputs)
+    torch.testing.assert_close(draws.std(dim=0), plain.std(dim=0), atol=0.0, rtol=0.1)  # by as much, each weight alone
+
+
+@pytest.mark.parametrize("form", ["many inputs", "many queries"])
+def test_forms__compute_the_same_under_autocast(form: ReadForm, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = CrossAttention(12, 10, num_heads=2)
+    queries, inputs = torch.randn(1, QUERIES, 12), torch.randn(BATCH, INPUTS, 10)
+    _force("plain", monkeypatch)
+    expected = _run(block, queries, inputs, None)
+    _force(form, monkeypatch)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert block._read(queries, inputs).dtype is torch.bfloat16
+        found = _run(block, queries, inputs, None)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, atol=0.03 * float(theirs.abs().max()), rtol=0.05)
+
+
+def test_cheapest_form__is_plain_for_a_graph_of_unknown_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cheapest_form(_shape(queries=32, inputs=512)) != "plain"
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert cheapest_form(_shape(queries=32, inputs=512)) == "plain"
+
+
+@pytest.mark.parametrize("sizes", [{"inputs": 0}, {"queries": 0}, {"batch": 0}])
+def test_cheapest_form__knows_an_answer_where_there_is_nothing(sizes: dict[str, int]) -> None:
+    assert cheapest_form(_shape(**sizes)) in ("plain", "many inputs", "many queries")
 
 
 def test_cheapest_form__absorbs_where_one_side_is_longer() -> None:
@@ -63,20 +91,42 @@ def test_cheapest_form__absorbs_where_one_side_is_longer() -> None:
     assert cheapest_form(_shape(queries=512, inputs=512, heads=8)) == "plain"
 
 
-@pytest.mark.parametrize("queries", [8, 32, 256])
-@pytest.mark.parametrize("inputs", [1, 11, 64, 512])
+def _flops(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        block._read(queries, inputs, mask)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared queries", "queries for each sample"])
+@pytest.mark.parametrize("masked", [True, False], ids=["masked", "all present"])
 @pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize(("query_dim", "input_dim"), [(64, 64), (32, 128), (128, 32)])
 def test_cheapest_form__never_multiplies_more_than_plain_attention(
-    queries: int, inputs: int, heads: int, monkeypatch: pytest.MonkeyPatch
+    query_dim: int, input_dim: int, heads: int, masked: bool, shared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with torch.device("meta"):  # where every product is counted; fused attention on a CPU is not
-        block = CrossAttention(64, 64, num_heads=heads)
-        arguments = torch.randn(1, queries, 64), torch.randn(2, inputs, 64)
-    counts = []
-    for form in (None, "plain"):
-        if form:
-            _force(form, monkeypatch)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            block._read(*arguments)
-        counts.append(counter.get_total_flops())
-    assert counts[0] <= counts[1]
+    batch, forms = 4, set()
+
+    def chosen(shape: ReadShape) -> ReadForm:
+        forms.add(cheapest_form(shape))
+        return cheapest_form(shape)
+
+    for queries in (1, 8, 32, 256):
+        for inputs in (1, 11, 64, 512):
+            with torch.device("meta"):  # where every product is counted; fused attention on a CPU is not
+                block = CrossAttention(query_dim, input_dim, num_heads=heads)
+                arguments = torch.empty(1 if shared else batch, queries, query_dim), torch.empty(batch, inputs, input_dim)
+                mask = torch.empty(batch, inputs, dtype=torch.bool) if masked else None
+            monkeypatch.setattr(attention, "cheapest_form", chosen)
+            cheapest = _flops(block, *arguments, mask)
+            _force("plain", monkeypatch)
+            assert cheapest <= _flops(block, *arguments, mask), (queries, inputs)
+    assert len(forms) > 1
+
+
+def test_many_inputs__saves_a_sixth_of_the_products_of_512_entities(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        block = CrossAttention(128, 128, num_heads=4)
+        arguments = torch.empty(1, 32, 128), torch.empty(64, 512, 128), None
+    cheapest = _flops(block, *arguments)
+    _force("plain", monkeypatch)
+    assert _flops(block, *arguments) / cheapest == pytest.approx(1.2, abs=0.02)

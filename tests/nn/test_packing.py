@@ -60,6 +60,104 @@ def test_packed__has_the_gradients_of_padded(name: str) -> None:
     assert torch.equal(gradients[0][0][~mask], torch.zeros_like(gradients[0][0][~mask]))
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("slots", [SLOTS, 0])
+def test_packed__is_finite_with_nothing_present_and_nobody_asking(name: str, slots: int) -> None:
+    encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
+    nothing, everyone = torch.zeros(3, slots, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
+    tokens = torch.randn(3, slots, INPUT_DIM).requires_grad_()
+    queries = torch.randn(3, 5, QUERY_DIM).requires_grad_()
+    answers = _packed(encoder, tokens, nothing, queries, everyone)
+    torch.testing.assert_close(answers, encoder(tokens, nothing, queries), atol=1e-6, rtol=1e-5)
+    answers.square().sum().backward()
+    assert not tokens.grad.any()
+    assert queries.grad.isfinite().all()
+    assert all(each.grad is None or each.grad.isfinite().all() for each in encoder.parameters())
+    assert not _packed(encoder, tokens, nothing, queries, ~everyone).any()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("garbage", [torch.nan, torch.inf])
+def test_packed__keeps_garbage_in_absent_slots_out_of_gradients(name: str, garbage: float) -> None:
+    encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
+    mask, asked = torch.rand(5, SLOTS) < 0.5, torch.rand(5, 3) < 0.6
+    tokens, queries = torch.randn(5, SLOTS, INPUT_DIM), torch.randn(5, 3, QUERY_DIM)
+    gradients = []
+    for absent in (0.0, garbage):
+        encoder.zero_grad()
+        leaves = [
+            torch.where(present.unsqueeze(-1), values, absent).requires_grad_()
+            for present, values in ((mask, tokens), (asked, queries))
+        ]
+        _packed(encoder, leaves[0], mask, leaves[1], asked).square().sum().backward()
+        gradients.append([leaf.grad for leaf in leaves] + [parameter.grad for parameter in encoder.parameters()])
+    for clean, dirty in zip(*gradients, strict=True):
+        assert torch.equal(clean, dirty)
+        assert clean.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_packed__runs_under_bfloat16_autocast(name: str) -> None:
+    encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
+    mask, asked = torch.rand(5, SLOTS) < 0.5, torch.rand(5, 3) < 0.6
+    mask[2], asked[3] = False, False
+    inputs = torch.randn(5, SLOTS, INPUT_DIM), mask, torch.randn(5, 3, QUERY_DIM)
+    with torch.autocast("cpu", torch.bfloat16):
+        answers = _packed(encoder, *inputs, asked)
+    answers.float().square().sum().backward()
+    torch.testing.assert_close(answers.float(), _packed(encoder, *inputs, asked), atol=0.05, rtol=0.05)
+    for path, parameter in encoder.named_parameters():
+        assert parameter.grad.isfinite().all(), path
+        assert parameter.grad.any(), path
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_packed__drops_out_in_training_only(name: str) -> None:
+    encoder = build_encoder(ENCODERS[name](0.5), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
+    mask, asked = torch.rand(5, SLOTS) < 0.7, torch.ones(5, 3, dtype=torch.bool)
+    inputs = torch.randn(5, SLOTS, INPUT_DIM), mask, torch.randn(5, 3, QUERY_DIM), asked
+    assert not torch.equal(_packed(encoder.train(), *inputs), _packed(encoder, *inputs))
+    assert torch.equal(_packed(encoder.eval(), *inputs), _packed(encoder, *inputs))
+
+
+@given(present=MASKS, call_cost=st.integers(0, 30), max_buckets=st.integers(1, 4))
+def test_packing__plans_buckets_that_hold_every_sample_once(
+    present: list[list[bool]], call_cost: int, max_buckets: int
+) -> None:
+    mask = torch.tensor(present)
+    counts = mask.sum(dim=1)
+    packing = Packing.from_mask(mask, call_cost=call_cost, max_buckets=max_buckets)
+    assert torch.cat([bucket.samples for bucket in packing.buckets]).sort().values.tolist() == list(range(len(mask)))
+    for bucket in packing.buckets:
+        assert bucket.length == max(1, int(counts[bucket.samples].max()))
+        shown = torch.ones(len(bucket.samples), bucket.length) if bucket.mask is None else bucket.mask
+        assert torch.equal(shown.sum(dim=1).long(), counts[bucket.samples])
+        assert bucket.mask is None or not bucket.mask.all()
+    assert len(packing.buckets) <= max_buckets
+    assert packing.num_rows == int(counts.sum())
+    assert packing.num_slots == sum(len(bucket.samples) * bucket.length for bucket in packing.buckets)
+    # Each bucket more than one saves more than its call costs; samples with nothing present keep a slot all the same.
+    saved = len(mask) * max(1, int(counts.max())) - packing.num_slots + int((counts == 0).sum())
+    assert saved >= (call_cost + 1) * (len(packing.buckets) - 1)
+
+
+@given(present=MASKS)
+def test_packing__collects_what_it_spread_and_orders_samples(present: list[list[bool]]) -> None:
+    mask = torch.tensor(present)
+    packing = Packing.from_mask(mask, call_cost=0)
+    rows = torch.randn(packing.num_rows, 3).double().requires_grad_()
+    spread = packing.spread(rows)
+    for values, bucket in zip(spread, packing.buckets, strict=True):
+        for shown, sample in zip(values, bucket.samples, strict=True):
+            count, first = int(mask[sample].sum()), int(packing.offsets[sample])
+            assert torch.equal(shown[:count], rows[first : first + count])
+    assert torch.equal(packing.collect(spread), rows)
+    sum((values * 2).sum() for values in spread).backward()
+    assert torch.equal(rows.grad, torch.full_like(rows, 2.0))  # once for each row, however often it is shown
+    ordered = packing.in_sample_order([bucket.samples.double().unsqueeze(1) for bucket in packing.buckets])
+    assert ordered.flatten().tolist() == list(range(len(mask)))
+
+
 @given(present=MASKS)
 def test_packing__gives_back_what_it_took(present: list[list[bool]]) -> None:
     mask = torch.tensor(present)

@@ -88,11 +88,14 @@ from perceiver_rl.nn import PerceiverIOConfig, build_encoder
 
 encoder = build_encoder(PerceiverIOConfig(num_cross_attend_heads=4, num_decoder_heads=4), input_dim=5, query_dim=64)
 inputs = torch.randn(3, 200, 5), torch.rand(3, 200) < 0.5, torch.randn(3, 150, 64)
-gradients = []
+inputs[1][0] = False
+answers, gradients = [], []
 for run in (torch.compile(encoder, fullgraph=True), encoder):
     encoder.zero_grad()
-    run(*inputs).square().sum().backward()
+    answers.append(run(*inputs))
+    answers[-1].square().sum().backward()
     gradients.append([parameter.grad.clone() for parameter in encoder.parameters()])
+torch.testing.assert_close(answers[0], answers[1], atol=1e-5, rtol=1e-5)
 torch.testing.assert_close(gradients[0], gradients[1], atol=1e-3, rtol=1e-3)
 """
 

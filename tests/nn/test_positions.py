@@ -34,6 +34,26 @@ def test_fourier_positions__equal_hugging_faces(sizes: tuple[int, ...], include_
     torch.testing.assert_close(ours(positions), theirs.reshape(len(positions), -1), atol=1e-5, rtol=1e-5)
 
 
+def test_fourier_positions__are_not_saved_but_follow_the_module() -> None:
+    encoding = FourierPositions((4, 6), 3)
+    assert not encoding.state_dict()
+    assert not list(encoding.parameters())
+    assert encoding.double()(grid_positions(2, 3).double()).dtype is torch.float64
+
+
+def test_fourier_positions__tell_apart_every_cell_of_their_resolution() -> None:
+    encoded = FourierPositions((8, 5), 4)(grid_positions(8, 5))
+    distances = torch.cdist(encoded, encoded)
+    assert (distances.fill_diagonal_(torch.inf) > 0.1).all()
+
+
+def test_fourier_positions__have_a_gradient_for_continuous_coordinates() -> None:
+    positions = (torch.rand(2, 3, 2).double() * 2 - 1).requires_grad_()
+    encoding = FourierPositions((8, 5), 4).double()
+    assert encoding(positions).shape == (2, 3, encoding.dim)
+    assert torch.autograd.gradcheck(encoding, positions, fast_mode=True)
+
+
 def test_relative_positions__put_the_one_that_looks_at_the_origin() -> None:
     positions = torch.tensor([[[3.0, 4.0], [5.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]])
     seen = relative_positions(positions, positions[:, 0], scale=2.0)

@@ -74,6 +74,41 @@ def test_position_queries__ask_for_some_as_they_ask_for_all(encoding: FourierPos
     assert torch.equal(queries(BATCH, some), everything[:, some])
 
 
+def test_position_queries__teach_only_the_places_that_were_asked_for() -> None:
+    queries = PositionQueries(grid_positions(4, 3), TrainablePositions(12, 9), dim=5)
+    asked = queries(BATCH, torch.tensor([7, 2]))
+    assert asked.shape == (BATCH, 2, 5)
+    asked.square().sum().backward()
+    taught = queries.encoding.table.grad.any(dim=1)
+    assert taught.nonzero().flatten().tolist() == [2, 7]
+
+
+def test_learned_queries__are_the_same_for_every_sample() -> None:
+    queries = LearnedQueries(64, 32, init_scale=0.5)
+    asked = queries(BATCH)
+    assert torch.equal(asked, queries.queries.expand(BATCH, 64, 32))
+    assert 0.4 < asked.std() < 0.6
+
+
+def test_query_array__of_one_part_asks_what_the_part_asks() -> None:
+    part = LearnedQueries(4, DIM)
+    array = QueryArray(DIM, {"value": part})
+    assert torch.equal(array(BATCH).values, part(BATCH))
+    assert array(BATCH).spans == {"value": slice(0, 4)}
+    assert not array.padding
+
+
+def test_query_array__answers_each_part_as_if_it_had_asked_alone() -> None:
+    array, units = _array(), torch.randn(BATCH, 6, 7)
+    encoder = PerceiverIO(PerceiverIOConfig(latent_init_scale=1.0), input_dim=5, query_dim=DIM)
+    memory = encoder.read(torch.randn(BATCH, 4, 5))
+    asked = array(BATCH, units=units)
+    answers = asked.split(encoder.decode(memory, asked.values))
+    alone = {"value": array.parts["value"](BATCH), "units": array.parts["units"](BATCH, units)}
+    for name, queries in alone.items():
+        torch.testing.assert_close(answers[name], encoder.decode(memory, queries), atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("chunk_size", [1, 4, 100])
 def test_decode_in_chunks__equals_one_call(chunk_size: int) -> None:
     queries = PositionQueries(grid_positions(13), TrainablePositions(13, DIM))
