@@ -60,6 +60,14 @@ def members(group: int) -> list[str]:
     return [arguments for pgid, state, arguments in fields if int(pgid) == group and not state.startswith("Z")]
 
 
+def members_left(group: int, patience: float = 10.0) -> list[str]:
+    """Commands of a group's processes that stay after its leader has gone; those that are just ending get a moment."""
+    until = time.monotonic() + patience
+    while (left := members(group)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return left
+
+
 def progress(run: Path) -> list[dict[str, float]]:
     log = run / "progress.jsonl"
     return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -91,7 +99,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     with foreground("train", CONFIG, "--out", str(run), *settings) as process:
         interrupted, errors = ctrl_c(process, when=lambda: len(progress(run)) >= 6)
     after_interrupt, saved = progress(run), checkpoints(run)
-    processes_left = members(process.pid)
+    processes_left = members_left(process.pid)
     resumed = command("train", CONFIG, "--out", str(run), "--resume")
     output = run / "evaluation.json"
     evaluated = command("evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(output))
@@ -121,7 +129,7 @@ def test_ctrl_c_during_start_up__ends_without_a_traceback_and_leaves_no_process(
     assert code == 130
     assert "Traceback" not in errors
     assert progress(run) == []
-    assert members(process.pid) == []
+    assert members_left(process.pid) == []
 
 
 def test_checkpoints__are_written_by_schedule(story: Story) -> None:
