@@ -21,6 +21,7 @@ from perceiver_rl.entities import EntitySchema, schema_of
 from perceiver_rl.environments import require_next_step_autoreset
 from perceiver_rl.evaluation.agent import Agent
 from perceiver_rl.infos import info_of, numbers_in
+from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
 
 WON = "won"
 """Key of the info that says whether an episode was won."""
@@ -90,8 +91,8 @@ def _play(
     on_episode: Callable[[int, int], None],
 ) -> list[EpisodeRecord]:
     num_envs = env.num_envs
-    observation, _ = env.reset(seed=seed)
-    agent.reset(num_envs, _agent_seed(seed))
+    observation, _ = env.reset(seed=stream_seed(EVALUATION, seed))
+    agent.reset(num_envs, stream_seed(AGENT, seed))
 
     records: list[list[EpisodeRecord]] = [[] for _ in range(num_envs)]
     done, total = 0, num_envs * episodes_per_env
@@ -139,11 +140,6 @@ def _torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _agent_seed(seed: int) -> int:
-    """Another seed for the agent, lest its random numbers be the very ones that an environment draws."""
-    return int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
 
 
 def _record(total_reward: float, length: int, numbers: dict[str, float]) -> EpisodeRecord:

@@ -26,6 +26,7 @@ from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from perceiver_rl.environments import require_next_step_autoreset
 from perceiver_rl.rllib.rollout import Arrays, Chunk, Rollout
+from perceiver_rl.seeding import EVALUATION, TRAINING, stream_seed
 
 SAMPLING_KEY = "sampling_s"
 """Metrics group: seconds spent in forward passes, in environment steps, and in `sample()` altogether."""
@@ -64,8 +65,6 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         super().__init__(config=config, **kwargs)
         if self.worker_index:  # an actor of its own, not the driver's process, whose threads belong to the learner
             torch.set_num_threads(TORCH_THREADS)
-        if self.config.seed is not None:
-            torch.manual_seed(self.config.seed + self.worker_index)
 
     def make_env(self) -> None:
         """Create the environment and check that it resets in the step after an episode's end."""
@@ -119,10 +118,21 @@ class VectorEnvRunner(SingleAgentEnvRunner):
 
     def _reset(self) -> None:
         """Reset the environments and begin an episode in each."""
-        observation, _ = self._try_env_reset(seed=self._seed if self._needs_initial_reset else None, options=None)
+        seed = self._stream_seed() if self._needs_initial_reset else None
+        if seed is not None:
+            torch.manual_seed(seed)
+        observation, _ = self._try_env_reset(seed=seed, options=None)
         self._observation = observation
         self._resetting = np.zeros(self.num_envs, bool)
         self._running = [_RunningEpisode() for _ in range(self.num_envs)]
+
+    def _stream_seed(self) -> int | None:
+        """A seed of this runner's own, and another one after a restart: a resumed run plays new battles."""
+        if self.config.seed is None:
+            return None
+        if self.config.in_evaluation:
+            return stream_seed(EVALUATION, self.config.seed, self.worker_index or 0)
+        return stream_seed(TRAINING, self.config.seed, self.worker_index or 0, int(self.num_env_steps_sampled_lifetime))
 
     def _act(self, explore: bool) -> tuple[NDArray[np.int64], Arrays]:
         """One forward pass: actions, and what the learner wants to know of them."""

@@ -157,7 +157,7 @@ class SquadPPOLearner(PPOTorchLearner):
 
 
 class KeepLossSteps(ConnectorV2):
-    """Last piece of the learner's pipeline: drop the steps that no loss counts, and shuffle the rest.
+    """Last piece of the learner's pipeline: drop the steps that no loss counts, standardise and shuffle the rest.
 
     To bootstrap values, RLlib adds one artificial step to each episode chunk, masked in the loss. Once value targets are
     there nobody needs these steps, but every epoch would pass them through the network. And RLlib walks through the first
@@ -182,6 +182,11 @@ class KeepLossSteps(ConnectorV2):
             order = kept[torch.randperm(len(kept), generator=self._generator).to(kept.device)]
             for name, column in columns.items():
                 columns[name] = _take(name, column, order)
+            # RLlib's mean and deviation include the artificial steps, whose advantages reach from one chunk into the next
+            # and mean nothing. Standardising is affine, so doing it again on the rest is exact.
+            advantages = columns[Postprocessing.ADVANTAGES]
+            deviation = advantages.std(correction=0).clamp(min=1e-4)
+            columns[Postprocessing.ADVANTAGES] = (advantages - advantages.mean()) / deviation
         return batch
 
 

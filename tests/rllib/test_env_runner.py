@@ -22,6 +22,7 @@ from ray.rllib.utils.metrics import (
 
 from perceiver_rl.rllib.env_runner import SAMPLING_KEY, VectorEnvRunner
 from perceiver_rl.rllib.registration import register_env
+from perceiver_rl.seeding import EVALUATION, stream_seed
 from tests.environments import COURIERS, CourierVectorEnv
 from tests.rllib.conftest import MakeConfig
 
@@ -68,12 +69,13 @@ def _by_beginning(episodes: list[SingleAgentEpisode]) -> dict[bytes, dict[str, A
 def test_sample__gives_the_episodes_of_rllibs_own_runner(explore: bool, make_runner: MakeRunner) -> None:
     ours, theirs = make_runner(VectorEnvRunner), make_runner(SingleAgentEnvRunner)
     theirs.set_state(ours.get_state())
-    for num_timesteps in (37, 1, 24):  # several calls, so that episodes go on from one to the next
+    theirs._seed = ours._stream_seed()
+    # Several calls, so that episodes go on from one to the next. The first is greedy: ours seeds torch in it.
+    for num_timesteps, exploring in ((5, False), (37, explore), (1, explore), (24, explore)):
         samples = []
         for runner in (ours, theirs):
-            if explore:
-                torch.manual_seed(num_timesteps)
-            samples.append(_by_beginning(runner.sample(num_timesteps=num_timesteps, explore=explore)))
+            torch.manual_seed(num_timesteps)
+            samples.append(_by_beginning(runner.sample(num_timesteps=num_timesteps, explore=exploring)))
         chunks, expected_chunks = samples
         assert chunks.keys() == expected_chunks.keys()
         for beginning, expected in expected_chunks.items():
@@ -82,6 +84,20 @@ def test_sample__gives_the_episodes_of_rllibs_own_runner(explore: bool, make_run
     metrics, expected_metrics = ours.get_metrics(), theirs.get_metrics()
     for key in (EPISODE_LEN_MEAN, EPISODE_RETURN_MEAN, NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_EPISODES):
         assert _number(metrics[key]) == pytest.approx(_number(expected_metrics[key])), key
+
+
+def test_runners__play_other_battles_than_their_neighbours_and_than_before_a_restart(make_runner: MakeRunner) -> None:
+    seeds = []
+    for seed in range(3):
+        for worker in range(3):
+            runner = make_runner(change=lambda config, seed=seed: config.debugging(seed=seed))
+            runner.worker_index = worker
+            seeds.append(runner._stream_seed())
+            runner.num_env_steps_sampled_lifetime = 5_000
+            seeds.append(runner._stream_seed())
+    seeds.append(stream_seed(EVALUATION, 0))
+    # A vector environment takes the seeds from its own on: streams must lie further apart than environments are many.
+    assert np.diff(sorted(seeds)).min() > 1_000
 
 
 def _number(value: Any) -> float:

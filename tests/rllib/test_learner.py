@@ -208,7 +208,9 @@ def test_keep_loss_steps__drops_masked_steps_and_shuffles_all_columns_alike() ->
         assert sorted(order.tolist()) == [number for number in range(count) if number % 3 != 2]
         assert torch.equal(columns[Columns.OBS]["deep"], order[:, None, None].expand(-1, 3, 2))
         assert torch.equal(columns[Columns.ACTIONS], torch.stack([order, -order], dim=1))
-        assert torch.equal(columns[Postprocessing.ADVANTAGES], order.float())
+        # Standardised over the steps that are left, whatever stood in the others.
+        expected = (order - order.float().mean()) / order.float().std(correction=0)
+        torch.testing.assert_close(columns[Postprocessing.ADVANTAGES], expected)
     assert not torch.equal(batch["one"][Columns.OBS]["flat"], batch["one"][Columns.OBS]["flat"].sort().values)
 
 
