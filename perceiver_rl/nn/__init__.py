@@ -1,8 +1,9 @@
 """Perceiver IO and the entity transformer that it replaces: pure torch, no reinforcement learning."""
 
-from perceiver_rl.nn.attention import MLP, CrossAttention, SelfAttention, attend, attention_weights
+from perceiver_rl.nn.attention import MLP, CrossAttention, SelfAttention
 from perceiver_rl.nn.capture import capture_attention
 from perceiver_rl.nn.encoder import EncoderConfig, EntityEncoder, build_encoder
+from perceiver_rl.nn.masked_attention import attend, attention_weights
 from perceiver_rl.nn.memory import Memory
 from perceiver_rl.nn.packing import Packed, Packing
 from perceiver_rl.nn.perceiver_io import PerceiverIO, PerceiverIOConfig

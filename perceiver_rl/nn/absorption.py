@@ -29,7 +29,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perceiver_rl.nn.softmax import softmax
+
 ReadForm = Literal["plain", "many inputs", "many queries"]
+
+SMALL_MATRIX = 8
+"""A product with one matrix for each sample takes as long as one with so many more rows in each."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,8 @@ def cheapest_form(shape: ReadShape) -> ReadForm:
     """The order of products that costs least.
 
     Costs are multiplications, but those of the products that absorption adds, one small matrix for each
-    sample, count for more, the fewer rows that matrix has. The factor is a fit to where the forms were seen
-    to change places on a CPU (8 latents at width 64 and 32 at width 128, 16 to 256 entities, forward and
+    sample, count for more, the smaller that matrix. The factor is a fit to where the forms were seen to change
+    places on a CPU (4 to 32 latents at widths 32 to 256, 8 to 256 entities, one thread and two, forward and
     backward).
 
     Under `torch.export` the answer is always "plain": a graph for sizes that are not known yet cannot depend
@@ -74,7 +79,6 @@ def cheapest_form(shape: ReadShape) -> ReadForm:
     if torch.compiler.is_exporting():
         return "plain"
     s = shape
-    batched = 1 + 16 / (s.heads * min(s.queries, s.inputs)) if s.queries and s.inputs else 1.0
     once = s.batch if not s.shared_queries else 1  # how often is computed what depends on queries alone
     attended = s.qk_dim + s.v_dim
     query_layer = once * s.queries * s.query_dim * s.qk_dim
@@ -85,9 +89,9 @@ def cheapest_form(shape: ReadShape) -> ReadForm:
         + output_layer
         + once * s.queries * s.qk_dim * s.input_dim
         + s.batch * s.queries * s.v_dim * s.input_dim
-        + batched * 2 * s.batch * s.inputs * s.heads * s.queries * s.input_dim,
+        + 2 * s.batch * (s.inputs + SMALL_MATRIX) * s.heads * s.queries * s.input_dim,
         "many queries": s.batch * s.inputs * attended * (s.input_dim + s.query_dim)
-        + batched * 2 * s.batch * s.queries * s.heads * s.inputs * s.query_dim,
+        + 2 * s.batch * (s.queries + SMALL_MATRIX) * s.heads * s.inputs * s.query_dim,
     }
     return min(costs, key=costs.__getitem__)
 
@@ -118,12 +122,12 @@ def read_many_inputs(
     ).flatten(1, 2)  # 1|b l·h d
     scores = absorbed.expand(batch, -1, -1) @ inputs.transpose(1, 2)  # b l·h n
     if input_mask is None:
-        weights = scores.softmax(dim=-1)
+        weights = softmax(scores)
     else:
         mask = input_mask.unsqueeze(1)
         any_present = mask.any(dim=-1, keepdim=True)
         # as in `attend`: a row with nothing present reads everything, finite, and is thrown away
-        weights = torch.where(mask | ~any_present, scores, -torch.inf).softmax(dim=-1)
+        weights = softmax(torch.where(mask | ~any_present, scores, -torch.inf))
         weights = torch.where(any_present, weights, 0.0)
     weights = F.dropout(weights, dropout)
     if input_mask is not None or dropout:  # else each row of weights adds up to 1
@@ -153,5 +157,5 @@ def read_many_queries(
         "blhv,dhv->bhld", value.unflatten(-1, (num_heads, -1)), layers.output.weight.unflatten(1, (num_heads, -1))
     ).flatten(1, 2)  # b h·l d
     scores = torch.baddbmm(bias.unsqueeze(1), queries.expand(inputs.shape[0], -1, -1), absorbed_key)  # b q h·l
-    weights = scores.unflatten(-1, (num_heads, -1)).softmax(dim=-1).flatten(2)
+    weights = softmax(scores.unflatten(-1, (num_heads, -1))).flatten(2)
     return torch.baddbmm(layers.output.bias, F.dropout(weights, dropout), absorbed_value)

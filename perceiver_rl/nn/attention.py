@@ -1,15 +1,23 @@
-"""Attention over sets with absent slots: the functions where masks combine, and the blocks made of them."""
+"""The blocks of encoders: cross-attention, self-attention, and the MLP behind both."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perceiver_rl.nn.absorption import ReadLayers, ReadShape, cheapest_form, read_many_inputs, read_many_queries
+from perceiver_rl.nn.masked_attention import (
+    attend,
+    attend_jagged,
+    attention_weights,
+    merge_heads,
+    require_divisible,
+    split_heads,
+)
 from perceiver_rl.nn.packing import Packed
 
 GeluApproximation = Literal["none", "tanh"]
@@ -17,99 +25,6 @@ GeluApproximation = Literal["none", "tanh"]
 
 AttentionShape = Literal["q", "kv"]
 """Whose width the attended channels take where none is given: the queries', or that of what is read."""
-
-
-def attend(
-    query: Float[Tensor, "batch heads queries qk_dim"],
-    key: Float[Tensor, "batch heads entities qk_dim"],
-    value: Float[Tensor, "batch heads entities v_dim"],
-    entity_mask: Bool[Tensor, "batch entities"] | None = None,
-    dropout: float = 0.0,
-) -> Float[Tensor, "batch heads queries v_dim"]:
-    """Scaled dot-product attention that never reads an absent slot.
-
-    Args:
-        query: Queries, one head each.
-        key: Keys; must be finite, also in absent slots (`clear_absent` sees to that).
-        value: Values; must be finite, likewise.
-        entity_mask: True = present; None = all present.
-        dropout: Probability of dropping an attention weight.
-
-    Returns:
-        For each query the weighted mean of the present values. Where nothing is present, exact zeros: a
-        softmax over nothing would be NaN or, with a large negative bias instead of a mask, the mean of what
-        is absent.
-
-    Source: Jaegle et al. 2022, appendix E; zeros for empty rows as in DeepMind's `attend`. Hugging Face's
-        implementation returns the mean of the absent values there.
-    """
-    if entity_mask is None:
-        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
-    mask = entity_mask[:, None, None, :]
-    any_present = mask.any(dim=-1, keepdim=True)
-    # A row with nothing present reads everything, and is thrown away after that: a kernel that made NaN of it
-    # would pass the NaN on to the values' gradients, where a zero gradient does not stop it.
-    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask | ~any_present, dropout_p=dropout)
-    return torch.where(any_present, attended, 0.0)
-
-
-def attend_jagged(
-    query: Float[Tensor, "query_rows heads qk_dim"],
-    key: Float[Tensor, "rows heads qk_dim"],
-    value: Float[Tensor, "rows heads v_dim"],
-    query_extent: tuple[Int[Tensor, " offsets"], int],
-    extent: tuple[Int[Tensor, " offsets"], int],
-    dropout: float = 0.0,
-) -> Float[Tensor, "query_rows heads v_dim"]:
-    """`attend` for samples of different sizes whose rows follow one another, without a slot for what is absent.
-
-    PyTorch runs its variable-length kernels for it where a device has some, which is why CUDA takes this way.
-
-    Args:
-        query: Queries of all samples, one head each.
-        key: Keys of all samples.
-        value: Values of all samples.
-        query_extent: First row of each sample and the number of rows, and the rows of the largest sample.
-        extent: Likewise of keys and values.
-        dropout: Probability of dropping an attention weight.
-    """
-
-    def jagged(rows: Tensor, offsets: Tensor, longest: int) -> Tensor:
-        nested = torch.nested.nested_tensor_from_jagged(rows.contiguous(), offsets, min_seqlen=0, max_seqlen=longest)
-        return nested.transpose(1, 2)
-
-    attended = F.scaled_dot_product_attention(
-        jagged(query, *query_extent), jagged(key, *extent), jagged(value, *extent), dropout_p=dropout
-    )
-    rows: Tensor = attended.transpose(1, 2).values()
-    counts = extent[0].diff().repeat_interleave(query_extent[0].diff())
-    return torch.where(counts[:, None, None] > 0, rows, 0.0)  # as in `attend`: nothing present, nothing read
-
-
-def attention_weights(
-    query: Float[Tensor, "batch heads queries qk_dim"],
-    key: Float[Tensor, "batch heads entities qk_dim"],
-    entity_mask: Bool[Tensor, "batch entities"] | None = None,
-) -> Float[Tensor, "batch heads queries entities"]:
-    """The weights by which `attend` takes its mean: rows add up to 1, or are zeros where nothing is present.
-
-    For looking at, not for computing with: `attend` never stores them.
-    """
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    if entity_mask is None:
-        return scores.softmax(dim=-1)
-    mask = entity_mask[:, None, None, :]
-    return torch.where(mask, torch.where(mask, scores, torch.finfo(scores.dtype).min).softmax(dim=-1), 0.0)
-
-
-def clear_absent(
-    tokens: Float[Tensor, "batch entities dim"], entity_mask: Bool[Tensor, "batch entities"] | None
-) -> Float[Tensor, "batch entities dim"]:
-    """Put zeros in absent slots.
-
-    Done once, on the way in: a NaN times a weight of 0 would still be NaN, also in gradients.
-    """
-    return tokens if entity_mask is None else torch.where(entity_mask.unsqueeze(-1), tokens, 0.0)
 
 
 class MLP(nn.Module):
@@ -412,23 +327,3 @@ class SelfAttention(nn.Module):
         """The end of `forward`, for each element by itself."""
         inputs = inputs + self.output(read)
         return inputs + self.mlp(inputs)
-
-
-def split_heads(
-    tokens: Float[Tensor, "batch entities dim"], num_heads: int
-) -> Float[Tensor, "batch {num_heads} entities dim//{num_heads}"]:
-    """Bring the heads, which lie side by side in the channels, to an axis of their own."""
-    return tokens.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-
-
-def merge_heads(
-    heads: Float[Tensor, "batch heads entities head_dim"],
-) -> Float[Tensor, "batch entities heads*head_dim"]:
-    """The inverse of `split_heads`."""
-    return heads.transpose(1, 2).flatten(2)
-
-
-def require_divisible(dim: int, num_heads: int, name: str = "num_heads") -> None:
-    """Raise if the channels cannot be shared out to the heads evenly; `name` is what the user set."""
-    if num_heads < 1 or dim % num_heads:
-        raise ValueError(f"{name}: got {num_heads}, expected a divisor of the width {dim}")

@@ -10,14 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_rl.nn.attention import (
-    AttentionShape,
-    CrossAttention,
-    GeluApproximation,
-    SelfAttention,
-    clear_absent,
-    require_divisible,
-)
+from perceiver_rl.nn.attention import AttentionShape, CrossAttention, GeluApproximation, SelfAttention
+from perceiver_rl.nn.masked_attention import clear_absent, require_divisible
 from perceiver_rl.nn.memory import Memory
 from perceiver_rl.nn.packing import Packed
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from perceiver_rl.nn.attention import CrossAttention, GeluApproximation, SelfAttention, clear_absent
+from perceiver_rl.nn.attention import CrossAttention, GeluApproximation, SelfAttention
+from perceiver_rl.nn.masked_attention import clear_absent
 from perceiver_rl.nn.memory import Memory
 from perceiver_rl.nn.packing import Packed
 from perceiver_rl.nn.perceiver_io import require_one_of, require_positive, require_probability

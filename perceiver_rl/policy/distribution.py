@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from perceiver_rl.nn.softmax import log_softmax
+
 
 class ActorCategorical:
     """One categorical for each actor: illegal options have probability 0, absent actors do not count.
@@ -28,7 +30,7 @@ class ActorCategorical:
         # inf. An absent actor's row is constant, hence uniform and finite, and masked away wherever it would
         # count.
         masked = torch.where(legal, logits.float(), torch.finfo(torch.float32).min)
-        self.log_probs: Float[Tensor, "*batch actors options"] = torch.log_softmax(masked, dim=-1)
+        self.log_probs: Float[Tensor, "*batch actors options"] = log_softmax(masked)
 
     def sample(self, generator: torch.Generator | None = None) -> Int[Tensor, "*batch actors"]:
         """Draw one option for each actor, option 0 for absent ones.

@@ -25,6 +25,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
 from perceiver_rl.environments import require_next_step_autoreset
+from perceiver_rl.rllib.determinism import leave_memory_unfilled
 from perceiver_rl.rllib.rollout import Arrays, Chunk, Rollout
 from perceiver_rl.seeding import EVALUATION, TRAINING, stream_seed
 
@@ -62,6 +63,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             )
         # RLlib calls its own deprecated constructor for every module, and warns of it in every process.
         logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
+        leave_memory_unfilled()
         super().__init__(config=config, **kwargs)
         if self.worker_index:  # an actor of its own, not the driver's process, whose threads belong to the learner
             torch.set_num_threads(TORCH_THREADS)

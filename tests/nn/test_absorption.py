@@ -91,6 +91,12 @@ def test_cheapest_form__absorbs_where_one_side_is_longer() -> None:
     assert cheapest_form(_shape(queries=512, inputs=512, heads=8)) == "plain"
 
 
+def test_cheapest_form__is_plain_for_a_small_squad() -> None:
+    width = dict.fromkeys(("query_dim", "input_dim", "qk_dim", "v_dim"), 64)
+    assert cheapest_form(_shape(batch=512, queries=8, inputs=11, **width)) == "plain"
+    assert cheapest_form(_shape(batch=512, queries=8, inputs=64, **width)) == "many inputs"
+
+
 def _flops(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> int:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         block._read(queries, inputs, mask)
