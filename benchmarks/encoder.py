@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,13 +22,8 @@ from torch import Tensor
 from benchmarks.rivals import WIDTH, Rival, build_rivals
 
 NUM_LATENTS = 32
-SLOTS = 16_384
-"""Slots of a batch: many small sets or one large one."""
-
-QUICK_SLOTS = 4_096
-
-MAX_PAIRS = 2**27
-"""Pairs of entities in a batch up to which transformers are run."""
+MAX_PAIRS, MAX_PAIRS_SPARSE = 2**26, 2**23
+"""Pairs of entities in a batch up to which transformers are run, where all slots are filled and where some are not."""
 
 SERIES_BATCH = 4
 SCALING = (512, 1024, 2048, 4096, 8192, 16_384)
@@ -65,13 +61,19 @@ class Record:
     series: str
 
 
-def plan(entities: Sequence[int], fills: Sequence[float], quick: bool = False) -> list[Case]:
-    """The cases of a run."""
-    slots = QUICK_SLOTS if quick else SLOTS
+def plan(entities: Sequence[int], fills: Sequence[float], slots: int, growth: bool = False) -> list[Case]:
+    """The cases of a run.
+
+    Args:
+        entities: Sizes of the set.
+        fills: Shares of slots with an entity in them.
+        slots: Slots of a batch: many small sets or few large ones.
+        growth: Whether to measure how time and memory grow up to 16,384 entities, and as many queries, too.
+    """
     cases = [Case(n, fill, n, max(1, slots // n)) for n in entities for fill in fills]
     if 512 in entities:
         cases.append(Case(512, 1.0, 32, slots // 512, "asked"))
-    if not quick:
+    if growth:
         cases += [Case(n, 1.0, 32, SERIES_BATCH, "entities") for n in SCALING]
         cases += [Case(512, 1.0, n, SERIES_BATCH, "queries") for n in SCALING]
     return cases
@@ -105,7 +107,8 @@ def measure(
             if rival.name == "perceiver-rl-packed" and batch[1] is None:
                 left_out.append(f"{rival.name} at fill 1: nothing is absent, so it is perceiver-rl under another name")
                 continue
-            if rival.quadratic and (case.series != "slots" or case.batch_size * case.entities**2 > MAX_PAIRS):
+            most = MAX_PAIRS if case.fill == 1 else MAX_PAIRS_SPARSE
+            if rival.quadratic and (case.series != "slots" or case.batch_size * case.entities**2 > most):
                 slots = case.series == "slots"
                 where = f"{case.entities} entities, fill {case.fill:g}" if slots else f"series {case.series!r}"
                 left_out.append(f"{rival.name} at {where}: quadratic cost")
@@ -176,6 +179,14 @@ def _synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+def processor() -> str:
+    """Name of this machine's processor, as far as it tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
 def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
     """Slope of a straight line through logarithms: 1 where values grow as sizes do."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
@@ -237,7 +248,8 @@ def run(
     threads: int,
     seed: int,
     device: str,
-    quick: bool,
+    slots: int,
+    growth: bool,
     json_file: Path | None,
     plot_file: Path | None,
     on_case: Callable[[int, int], None],
@@ -246,7 +258,7 @@ def run(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     rivals, missing = build_rivals(NUM_LATENTS, device)
-    cases = plan(entities, fills, quick)
+    cases = plan(entities, fills, slots, growth)
     records, left_out = measure(
         rivals, cases, repeats=repeats, seed=seed, device=device, on_case=lambda done: on_case(done, len(cases))
     )
@@ -263,7 +275,8 @@ def run(
     for line in dict.fromkeys([*missing, *left_out]):
         console.print(f"left out: {line}", highlight=False, markup=False)
     if json_file is not None:
-        write_json(json_file, records, {"threads": threads, "seed": seed, "device": device, "torch": torch.__version__})
+        context = {"threads": threads, "seed": seed, "device": device, "processor": processor(), "torch": torch.__version__}
+        write_json(json_file, records, context)
     if plot_file is not None:
         plot(plot_file, records)
     assert all(math.isfinite(each.median_ms) for each in records)

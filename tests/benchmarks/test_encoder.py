@@ -15,7 +15,6 @@ pytest.importorskip("transformers", reason="pip install 'perceiver-rl[bench]'")
 
 
 def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, object]]:
-    monkeypatch.setattr(encoder, "SLOTS", 32)
     monkeypatch.setattr(encoder, "SCALING", (8, 16))
     file, picture = tmp_path / "encoder.json", tmp_path / "encoder.png"
     done = []
@@ -26,7 +25,8 @@ def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, obje
         threads=torch.get_num_threads(),
         seed=0,
         device="cpu",
-        quick=False,
+        slots=32,
+        growth=True,
         json_file=file,
         plot_file=picture,
         on_case=lambda *progress: done.append(progress),
@@ -50,6 +50,18 @@ def test_bench_encoder__records_every_implementation_pass_and_size(tmp_path: Pat
         "huggingface",
         "perceiver-pytorch",
     ]
+
+
+def test_measure__leaves_transformers_out_where_they_would_take_all_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "MAX_PAIRS", 16 * 16)
+    monkeypatch.setattr(encoder, "MAX_PAIRS_SPARSE", 8 * 8)
+    rivals, _ = build_rivals(4, "cpu")
+    cases = encoder.plan([8, 16, 32], [0.5, 1.0], slots=1)
+    records, left_out = encoder.measure(rivals, cases, repeats=1, seed=0, device="cpu", on_case=lambda done: None)
+    run = {(each.entities, each.fill) for each in records if each.implementation == "torch-transformer"}
+    assert run == {(8, 0.5), (8, 1.0), (16, 1.0)}
+    assert "torch-transformer at 16 entities, fill 0.5: quadratic cost" in left_out
+    assert {(each.entities, each.fill) for each in records if each.implementation == "perceiver-rl"} > run
 
 
 def test_bench_encoder__does_not_compare_different_functions() -> None:
