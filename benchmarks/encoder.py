@@ -21,7 +21,6 @@ from torch import Tensor
 
 from benchmarks.rivals import WIDTH, Rival, build_rivals
 
-NUM_LATENTS = 32
 MAX_PAIRS, MAX_PAIRS_SPARSE = 2**26, 2**23
 """Pairs of entities in a batch up to which transformers are run, where all slots are filled and where some are not."""
 
@@ -92,7 +91,14 @@ def make_batch(case: Case, seed: int, device: str) -> tuple[Tensor, Tensor | Non
 
 
 def measure(
-    rivals: list[Rival], cases: list[Case], *, repeats: int, seed: int, device: str, on_case: Callable[[int], None]
+    rivals: list[Rival],
+    cases: list[Case],
+    *,
+    latents: int,
+    repeats: int,
+    seed: int,
+    device: str,
+    on_case: Callable[[int], None],
 ) -> tuple[list[Record], list[str]]:
     """Time every rival on every case, in turn within each repeat, so that a busy moment meets all.
 
@@ -127,7 +133,7 @@ def measure(
                 rival.module.zero_grad(set_to_none=True)  # else what a pass frees of them hides what it takes
                 peak = peak_megabytes(partial(_run, rival, batch, passes, device), device)
                 sizes = (case.entities, case.fill, case.queries)
-                records.append(Record(rival.name, *sizes, passes, median, peak, case.batch_size, NUM_LATENTS, case.series))
+                records.append(Record(rival.name, *sizes, passes, median, peak, case.batch_size, latents, case.series))
         on_case(number + 1)
     return records, left_out
 
@@ -249,6 +255,7 @@ def run(
     seed: int,
     device: str,
     slots: int,
+    latents: int,
     growth: bool,
     json_file: Path | None,
     plot_file: Path | None,
@@ -257,10 +264,16 @@ def run(
     """Measure, print tables, and write what was asked for."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    rivals, missing = build_rivals(NUM_LATENTS, device)
+    rivals, missing = build_rivals(latents, device)
     cases = plan(entities, fills, slots, growth)
     records, left_out = measure(
-        rivals, cases, repeats=repeats, seed=seed, device=device, on_case=lambda done: on_case(done, len(cases))
+        rivals,
+        cases,
+        latents=latents,
+        repeats=repeats,
+        seed=seed,
+        device=device,
+        on_case=lambda done: on_case(done, len(cases)),
     )
     console = Console(width=150)
     for passes in PASSES:

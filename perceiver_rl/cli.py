@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -235,6 +236,7 @@ def bench_encoder(
     slots: Annotated[
         int, typer.Option(help="Slots of a batch: many small sets or few large ones. Quick: at most 4096.", min=1)
     ] = 8192,
+    latents: Annotated[int, typer.Option(help="Latents of every Perceiver.", min=1)] = 32,
     repeats: Annotated[int, typer.Option(help="Timed repeats; all implementations take turns in each.", min=1)] = 7,
     threads: Annotated[int, typer.Option(help="Torch threads.", min=1)] = 1,
     seed: Annotated[int, typer.Option(help="Seed of weights, batches and masks.")] = 0,
@@ -245,8 +247,9 @@ def bench_encoder(
 ) -> None:
     """Time the Perceiver IO encoder, padded and packed, beside transformers and other Perceivers of the same size.
 
-    Width 128, 3 layers, 4 heads, 32 latents; forward, and forward and backward; medians over repeats, and peak memory.
-    All sizes take about 20 minutes on a core, most of them for transformers.
+    Width 128, 3 layers, 4 heads; forward, and forward and backward; medians over repeats, and peak memory.
+    Without --entities or --quick also how time and memory grow with entities and with queries, up to 16,384; all of it takes
+    about 20 minutes on a core, most of them for transformers.
 
     [bold]Examples[/bold]
 
@@ -257,7 +260,10 @@ def bench_encoder(
     with _clear_errors():
         from perceiver_rl.environments import load
 
+        # Torch's profiler, which measures memory, would say on stderr whenever it starts; it reads this when it is imported.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         run = load(ENCODER_BENCHMARK)
+        growth = entities is None and not quick
         entities = entities or ("64,512" if quick else "16,64,256,512,1024,4096,8192")
         fills = fills or ("0.25,1" if quick else "0.1,0.25,0.5,1")
         sizes = [_number(each, "--entities", int) for each in entities.split(",")]
@@ -273,7 +279,8 @@ def bench_encoder(
             seed=seed,
             device=device,
             slots=min(slots, 4096) if quick else slots,
-            growth=not quick,
+            latents=latents,
+            growth=growth,
             json_file=json_file,
             plot_file=plot_file,
             on_case=partial(display.show, words="bench encoder"),

@@ -26,6 +26,7 @@ def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, obje
         seed=0,
         device="cpu",
         slots=32,
+        latents=32,
         growth=True,
         json_file=file,
         plot_file=picture,
@@ -57,7 +58,7 @@ def test_measure__leaves_transformers_out_where_they_would_take_all_day(monkeypa
     monkeypatch.setattr(encoder, "MAX_PAIRS_SPARSE", 8 * 8)
     rivals, _ = build_rivals(4, "cpu")
     cases = encoder.plan([8, 16, 32], [0.5, 1.0], slots=1)
-    records, left_out = encoder.measure(rivals, cases, repeats=1, seed=0, device="cpu", on_case=lambda done: None)
+    records, left_out = encoder.measure(rivals, cases, latents=4, repeats=1, seed=0, device="cpu", on_case=lambda done: None)
     run = {(each.entities, each.fill) for each in records if each.implementation == "torch-transformer"}
     assert run == {(8, 0.5), (8, 1.0), (16, 1.0)}
     assert "torch-transformer at 16 entities, fill 0.5: quadratic cost" in left_out
