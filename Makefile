@@ -61,8 +61,9 @@ format: $(DEV) ## Format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED) ## Measure how fast env runners sample on this machine, beside RLlib's own
+bench: $(DEV) ## Measure this machine: env runners beside RLlib's own, the encoder beside other Perceivers and transformers
 	$(BIN)/python -m benchmarks.sampling
+	$(BIN)/perceiver-rl bench encoder --quick
 
 tensorboard: $(INSTALLED) ## Open the curves of every run under runs/ (LOGDIR=… for another folder)
 	$(BIN)/tensorboard --logdir $(LOGDIR)
