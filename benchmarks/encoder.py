@@ -219,7 +219,6 @@ def write_json(path: Path, records: list[Record], context: dict[str, object]) ->
     rows = [
         {("pass" if key == "passes" else key): value for key, value in asdict(each).items()} | context for each in records
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
@@ -242,7 +241,6 @@ def plot(path: Path, records: list[Record]) -> None:
     axes[0].set_ylabel("ms for one set")
     axes[0].legend(fontsize=8)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
@@ -262,6 +260,12 @@ def run(
     on_case: Callable[[int, int], None],
 ) -> None:
     """Measure, print tables, and write what was asked for."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device: got {device!r}, expected cpu; torch finds no CUDA device")
+    for file in (json_file, plot_file):
+        if file is not None:  # else it would fail after everything was measured
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     rivals, missing = build_rivals(latents, device)

@@ -270,7 +270,7 @@ def bench_encoder(
         shares = [_number(each, "--fills", float) for each in fills.split(",")]
         if min(sizes) < 1 or not all(0 < share <= 1 for share in shares):
             raise ValueError("bench encoder: expected --entities of at least 1 and --fills above 0 and up to 1")
-    with ProgressDisplay(console, "batches") as display:
+    with _clear_errors(), ProgressDisplay(console, "batches") as display:
         run(
             entities=sizes,
             fills=shares,

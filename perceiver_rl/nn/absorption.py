@@ -114,7 +114,7 @@ def read_many_inputs(
     """
     # letters: b batch, 1 or b of the queries; l queries; n inputs; h heads; k, v channels of a head; d input_dim
     num_heads, batch, qk_dim = layers.num_heads, inputs.shape[0], layers.query.out_features
-    key_weight, value_weight = layers.key_value.weight.tensor_split([qk_dim])
+    key_weight, value_weight = layers.key_value.weight.split([qk_dim, layers.output.in_features])
     value_bias = layers.key_value.bias[qk_dim:].unflatten(0, (num_heads, -1))  # h v
     query = layers.query(queries) * (qk_dim // num_heads) ** -0.5
     absorbed = torch.einsum(
@@ -149,7 +149,7 @@ def read_many_queries(
     """
     # letters: b batch; q queries; l inputs; h heads; k, v channels of a head; d query_dim
     num_heads, qk_dim = layers.num_heads, layers.query.out_features
-    key, value = layers.key_value(inputs).tensor_split([qk_dim], dim=-1)
+    key, value = layers.key_value(inputs).split([qk_dim, layers.output.in_features], dim=-1)
     key = key.unflatten(-1, (num_heads, -1)) * (qk_dim // num_heads) ** -0.5  # b l h k
     absorbed_key = torch.einsum("blhk,hkd->bdhl", key, layers.query.weight.unflatten(0, (num_heads, -1))).flatten(2)
     bias = torch.einsum("blhk,hk->bhl", key, layers.query.bias.unflatten(0, (num_heads, -1))).flatten(1)  # b h·l

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_rl.nn.absorption import ReadLayers, ReadShape, cheapest_form, read_many_inputs, read_many_queries
+from perceiver_rl.nn.absorption import ReadForm, ReadLayers, ReadShape, cheapest_form, read_many_inputs, read_many_queries
 from perceiver_rl.nn.masked_attention import (
+    Extent,
     attend,
     attend_jagged,
     attention_weights,
@@ -104,7 +105,7 @@ class CrossAttention(nn.Module):
         require_divisible(qk_dim, num_heads, heads_setting)
         require_divisible(v_dim, num_heads, heads_setting)
         self.num_heads = num_heads
-        self.qk_dim = qk_dim
+        self.widths = [qk_dim, v_dim]  # of keys and values
         self.use_query_residual = use_query_residual
         self.dropout = dropout
         self.query_norm = nn.LayerNorm(query_dim)
@@ -135,7 +136,7 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "batch queries query_dim"]:
         """`forward` for inputs whose number differs between samples."""
         packing = inputs.packing
-        if inputs.values.is_cuda:
+        if inputs.values.is_cuda and inputs.packing.shortest > 0:
             return self._answer(queries, self._read_jagged(queries, inputs))
         normed, rows = self.query_norm(queries), packing.spread(self.input_norm(inputs.values))
         read = [
@@ -167,17 +168,22 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "batch queries query_dim"]:
         """The middle of `forward`: what normed queries read from normed inputs, before residual and MLP."""
         dropout = self.dropout if self.training else 0.0
-        form = cheapest_form(
-            ReadShape(
-                batch=inputs.shape[0],
-                shared_queries=queries.shape[0] == 1,
-                queries=queries.shape[1],
-                inputs=inputs.shape[1],
-                query_dim=queries.shape[2],
-                input_dim=inputs.shape[2],
-                qk_dim=self.qk_dim,
-                v_dim=self.output.in_features,
-                heads=self.num_heads,
+        # On a GPU the other orders were never timed, and they would give up its fused kernels.
+        form: ReadForm = (
+            "plain"
+            if inputs.is_cuda
+            else cheapest_form(
+                ReadShape(
+                    batch=inputs.shape[0],
+                    shared_queries=queries.shape[0] == 1,
+                    queries=queries.shape[1],
+                    inputs=inputs.shape[1],
+                    query_dim=queries.shape[2],
+                    input_dim=inputs.shape[2],
+                    qk_dim=self.widths[0],
+                    v_dim=self.widths[1],
+                    heads=self.num_heads,
+                )
             )
         )
         layers = ReadLayers(self.query, self.key_value, self.output, self.num_heads)
@@ -195,13 +201,13 @@ class CrossAttention(nn.Module):
         packing, (_, length, _) = inputs.packing, queries.shape
         batch = packing.shape[0]
         query = self.query(self.query_norm(queries)).expand(batch, -1, -1).unflatten(-1, (self.num_heads, -1)).flatten(0, 1)
-        key, value = self.key_value(self.input_norm(inputs.values)).tensor_split([self.qk_dim], dim=-1)
+        key, value = self.key_value(self.input_norm(inputs.values)).split(self.widths, dim=-1)
         attended = attend_jagged(
             query,
             key.unflatten(-1, (self.num_heads, -1)),
             value.unflatten(-1, (self.num_heads, -1)),
-            (torch.arange(0, (batch + 1) * length, length, device=query.device), length),
-            (packing.offsets, packing.longest),
+            Extent(torch.arange(0, (batch + 1) * length, length, device=query.device), length, length),
+            Extent(packing.offsets, packing.shortest, packing.longest),
             self.dropout if self.training else 0.0,
         )
         return self.output(attended.flatten(1)).unflatten(0, (batch, length))
@@ -227,7 +233,7 @@ class CrossAttention(nn.Module):
     def _project(self, queries: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value of normed arguments, each `[batch, heads, …, dim]`."""
         query = split_heads(self.query(queries), self.num_heads).expand(inputs.shape[0], -1, -1, -1)
-        key, value = self.key_value(inputs).tensor_split([self.qk_dim], dim=-1)
+        key, value = self.key_value(inputs).split(self.widths, dim=-1)
         return query, split_heads(key, self.num_heads), split_heads(value, self.num_heads)
 
 
@@ -266,7 +272,7 @@ class SelfAttention(nn.Module):
         require_divisible(qk_dim, num_heads)
         require_divisible(v_dim, num_heads)
         self.num_heads = num_heads
-        self.qk_dim = qk_dim
+        self.widths = [qk_dim, qk_dim, v_dim]  # of queries, keys and values
         self.dropout = dropout
         self.norm = nn.LayerNorm(dim)
         self.query_key_value = nn.Linear(dim, 2 * qk_dim + v_dim)
@@ -284,7 +290,7 @@ class SelfAttention(nn.Module):
     def forward_packed(self, inputs: Packed) -> Packed:
         """`forward` for sets of different sizes."""
         packing = inputs.packing
-        if inputs.values.is_cuda:
+        if inputs.values.is_cuda and inputs.packing.shortest > 0:
             return Packed(self._answer(inputs.values, self._read_jagged(inputs)), packing)
         rows = packing.spread(self._project(inputs.values))
         read = [self._read(of_bucket, bucket.mask) for of_bucket, bucket in zip(rows, packing.buckets, strict=True)]
@@ -305,7 +311,7 @@ class SelfAttention(nn.Module):
 
     def _split(self, projected: Float[Tensor, "batch entities projected"]) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each `[batch, heads, entities, dim]`."""
-        query, key, value = projected.tensor_split([self.qk_dim, 2 * self.qk_dim], dim=-1)
+        query, key, value = projected.split(self.widths, dim=-1)
         return split_heads(query, self.num_heads), split_heads(key, self.num_heads), split_heads(value, self.num_heads)
 
     def _read(
@@ -316,9 +322,9 @@ class SelfAttention(nn.Module):
 
     def _read_jagged(self, inputs: Packed) -> Float[Tensor, "rows v_dim"]:
         """What packed elements read from those of their own sample, without buckets."""
-        projected = self._project(inputs.values).tensor_split([self.qk_dim, 2 * self.qk_dim], dim=-1)
+        projected = self._project(inputs.values).split(self.widths, dim=-1)
         query, key, value = (each.unflatten(-1, (self.num_heads, -1)) for each in projected)
-        extent = (inputs.packing.offsets, inputs.packing.longest)
+        extent = Extent(inputs.packing.offsets, inputs.packing.shortest, inputs.packing.longest)
         return attend_jagged(query, key, value, extent, extent, self.dropout if self.training else 0.0).flatten(1)
 
     def _answer(

@@ -12,6 +12,14 @@ from torch import Tensor, nn
 
 from perceiver_rl.nn.attention import CrossAttention, SelfAttention
 
+_captures = 0
+"""How many captures are under way."""
+
+
+def is_capturing() -> bool:
+    """Whether somebody looks at attention now, so that a policy reads without packing, which is not captured."""
+    return _captures > 0
+
 
 @contextmanager
 def capture_attention(
@@ -30,24 +38,28 @@ def capture_attention(
 
     Yields:
         A dictionary that fills while the module runs: name of the block → its weights, one entry for each time
-        that it ran (shared blocks run more than once), without gradient. Packed readings are not captured.
+        that it ran (shared blocks run more than once), without gradient. Packed readings are not captured; a policy
+        does without packing meanwhile.
     """
     captured: dict[str, list[Tensor]] = {}
 
-    def hook_for(name: str, block: CrossAttention | SelfAttention) -> Callable[[nn.Module, Any], None]:
-        def hook(_: nn.Module, args: Any) -> None:
+    def hook_for(name: str, block: CrossAttention | SelfAttention) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
             with torch.no_grad():
-                captured.setdefault(name, []).append(block.weights(*args))
+                captured.setdefault(name, []).append(block.weights(*args, **kwargs))
 
         return hook
 
+    global _captures
+    _captures += 1
     handles = [
-        block.register_forward_pre_hook(hook_for(name, block))
+        block.register_forward_pre_hook(hook_for(name, block), with_kwargs=True)
         for name, block in module.named_modules()
         if isinstance(block, CrossAttention | SelfAttention)
     ]
     try:
         yield captured
     finally:
+        _captures -= 1
         for handle in handles:
             handle.remove()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -47,12 +49,24 @@ def attend(
     return torch.where(any_present, attended, 0.0)
 
 
+@dataclass(frozen=True)
+class Extent:
+    """Where the rows of each sample are, of samples whose rows follow one another."""
+
+    offsets: Int[Tensor, " offsets"]
+    """First row of each sample, and the number of rows."""
+    shortest: int
+    """Rows of the smallest sample. PyTorch's variable-length kernels take no sample without any."""
+    longest: int
+    """Rows of the largest."""
+
+
 def attend_jagged(
     query: Float[Tensor, "query_rows heads qk_dim"],
     key: Float[Tensor, "rows heads qk_dim"],
     value: Float[Tensor, "rows heads v_dim"],
-    query_extent: tuple[Int[Tensor, " offsets"], int],
-    extent: tuple[Int[Tensor, " offsets"], int],
+    query_extent: Extent,
+    extent: Extent,
     dropout: float = 0.0,
 ) -> Float[Tensor, "query_rows heads v_dim"]:
     """`attend` for samples of different sizes whose rows follow one another, without a slot for what is absent.
@@ -63,20 +77,22 @@ def attend_jagged(
         query: Queries of all samples, one head each.
         key: Keys of all samples.
         value: Values of all samples.
-        query_extent: First row of each sample and the number of rows, and the rows of the largest sample.
-        extent: Likewise of keys and values.
+        query_extent: Where each sample's queries are.
+        extent: Where each sample's keys and values are.
         dropout: Probability of dropping an attention weight.
     """
 
-    def jagged(rows: Tensor, offsets: Tensor, longest: int) -> Tensor:
-        nested = torch.nested.nested_tensor_from_jagged(rows.contiguous(), offsets, min_seqlen=0, max_seqlen=longest)
+    def jagged(rows: Tensor, extent: Extent) -> Tensor:
+        nested = torch.nested.nested_tensor_from_jagged(
+            rows.contiguous(), extent.offsets, min_seqlen=extent.shortest, max_seqlen=extent.longest
+        )
         return nested.transpose(1, 2)
 
     attended = F.scaled_dot_product_attention(
-        jagged(query, *query_extent), jagged(key, *extent), jagged(value, *extent), dropout_p=dropout
+        jagged(query, query_extent), jagged(key, extent), jagged(value, extent), dropout_p=dropout
     )
     rows: Tensor = attended.transpose(1, 2).values()
-    counts = extent[0].diff().repeat_interleave(query_extent[0].diff())
+    counts = extent.offsets.diff().repeat_interleave(query_extent.offsets.diff())
     return torch.where(counts[:, None, None] > 0, rows, 0.0)  # as in `attend`: nothing present, nothing read
 
 

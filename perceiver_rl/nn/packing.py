@@ -100,6 +100,8 @@ class Packing:
         """First row of each sample, and the number of rows."""
         self.longest = max(bucket.length for bucket in buckets)
         """Entities of the largest sample, at least 1."""
+        self.shortest = int(counts.min())
+        """Entities of the smallest sample."""
 
     @classmethod
     def from_mask(
@@ -112,6 +114,8 @@ class Packing:
             call_cost: Slots that one more bucket must save.
             max_buckets: How many buckets at most.
         """
+        if not mask.shape[0]:
+            raise ValueError("mask: got a batch of no samples, expected at least one")
         counts = mask.sum(dim=1).cpu().numpy()
         order = np.argsort(-counts, kind="stable")
         edges = _bucket_edges(counts[order], call_cost, max_buckets)

@@ -22,6 +22,7 @@ from perceiver_rl.nn import (
     QueryPart,
     build_encoder,
 )
+from perceiver_rl.nn.capture import is_capturing
 from perceiver_rl.policy.distribution import ActorCategorical
 from perceiver_rl.policy.embedding import EntityEmbedding, module_key
 
@@ -183,7 +184,7 @@ class EntityPolicy(nn.Module):
 
     def _is_worth_packing(self, mask: Bool[Tensor, "batch tokens"]) -> bool:
         """Whether enough slots are absent; always False where a graph is made for other data, too."""
-        if not self.packing or mask.shape[1] < MIN_SLOTS or torch.compiler.is_compiling():
+        if not self.packing or mask.shape[1] < MIN_SLOTS or torch.compiler.is_compiling() or is_capturing():
             return False
         return mask.numel() - int(mask.sum()) >= MIN_ABSENT_SLOTS
 
@@ -200,8 +201,9 @@ class EntityPolicy(nn.Module):
         row_of_token[packing.positions] = torch.arange(packing.num_rows, device=mask.device)
         value_rows = asked.rows_of(self.query_spans["value"])
         queries = [(value_rows, self.queries.parts["value"](len(mask)).flatten(0, 1))]
-        for part in self.query_spans.keys() - {"value"}:
-            span = self.query_spans[part]
+        for part, span in self.query_spans.items():
+            if part == "value":
+                continue
             rows = asked.rows_of(span)
             token = rows.samples * mask.shape[1] + self.asked_slots[span.start - 1 + rows.slots]
             made = self.queries.parts[part](1, tokens.values[row_of_token[token]].unsqueeze(0))

@@ -11,7 +11,9 @@ from perceiver_rl.nn import (
     PerceiverIO,
     PerceiverIOConfig,
     build_encoder,
+    masked_attention,
 )
+from perceiver_rl.nn.softmax import SHORT
 
 # Sizes that no two axes share, so that a swapped axis fails.
 INPUT_DIM = 5
@@ -36,6 +38,12 @@ ENCODERS: dict[str, Callable[[float], EncoderConfig]] = {
         num_layers=2, model_dim=12, num_heads=3, head_dim=8, num_decoder_heads=2, dropout=dropout
     ),
 }
+
+
+@pytest.fixture(params=[0, SHORT], ids=["torch's kernel", "products"], autouse=True)
+def way_to_attend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets in tests are short, and would never come to the kernel for longer ones."""
+    monkeypatch.setattr(masked_attention, "SHORT", request.param)
 
 
 @pytest.fixture(params=ENCODERS)

@@ -9,17 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_rl.nn import MLP, CrossAttention, SelfAttention, attend, masked_attention
+from perceiver_rl.nn import MLP, CrossAttention, SelfAttention, attend
 from perceiver_rl.nn.masked_attention import clear_absent, merge_heads, split_heads
-from perceiver_rl.nn.softmax import SHORT
 
 BATCH, HEADS, QUERIES, ENTITIES, QK_DIM, V_DIM = 2, 3, 5, 7, 4, 11
-
-
-@pytest.fixture(params=[0, SHORT], ids=["torch's kernel", "products"], autouse=True)
-def _way_to_attend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sets here are short, and would never come to the kernel for longer ones."""
-    monkeypatch.setattr(masked_attention, "SHORT", request.param)
 
 
 def _inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,6 +14,7 @@ from perceiver_rl.nn import (
     capture_attention,
 )
 from perceiver_rl.nn.absorption import ReadForm
+from perceiver_rl.nn.capture import is_capturing
 from tests.nn.conftest import INPUT_DIM, QUERY_DIM, MakeEncoder
 
 
@@ -103,3 +104,19 @@ def test_capture__leaves_nothing_behind(make_encoder: MakeEncoder) -> None:
     with pytest.raises(RuntimeError, match="stopped"), capture_attention(encoder):
         raise RuntimeError("stopped")
     assert not any(module._forward_pre_hooks for module in encoder.modules())
+
+
+def test_capture__sees_a_mask_given_by_name() -> None:
+    block, inputs = SelfAttention(12, num_heads=3), torch.randn(3, 5, 12)
+    with capture_attention(block) as weights:
+        block(inputs, entity_mask=MASK)
+    assert not weights[""][0][~MASK[:, None, None].expand(3, 3, 5, 5)].any()
+
+
+def test_capturing__lasts_as_long_as_the_outermost_capture(make_encoder: MakeEncoder) -> None:
+    assert not is_capturing()
+    with capture_attention(make_encoder()):
+        with capture_attention(make_encoder()):
+            pass
+        assert is_capturing()
+    assert not is_capturing()

@@ -165,9 +165,9 @@ def test_encoder__has_finite_gradient_in_queries_keys_and_values_of_every_layer(
     for path, block in _encoder(name).named_modules():
         # One matrix holds what queries, keys and values are made by; each must learn.
         if isinstance(block, SelfAttention):
-            parts = block.query_key_value.weight.grad.tensor_split([block.qk_dim, 2 * block.qk_dim])
+            parts = block.query_key_value.weight.grad.tensor_split([block.widths[0], 2 * block.widths[0]])
         elif isinstance(block, CrossAttention):
-            parts = block.key_value.weight.grad.tensor_split([block.qk_dim])
+            parts = block.key_value.weight.grad.tensor_split([block.widths[0]])
         else:
             continue
         assert all(part.any(dim=1).all() for part in parts), path

@@ -226,7 +226,7 @@ def test_perceiver__reads_zeros_where_hugging_faces_reads_the_mean_of_what_is_ab
         read = latents + block.output(values)
         return read + block.mlp(read)
 
-    values = block.key_value(block.input_norm(tokens))[..., block.qk_dim :]
+    values = block.key_value(block.input_norm(tokens))[..., block.widths[0] :]
     torch.testing.assert_close(answered, answer(values.mean(dim=1, keepdim=True)), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(block(latents, tokens, nothing), answer(torch.zeros_like(values[:, :1])))
     assert not torch.allclose(block(latents, tokens, nothing), answered, atol=0.1)

@@ -198,3 +198,13 @@ def test_packing__wants_the_batch_that_it_was_made_for() -> None:
     packing = Packing.from_mask(torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"^pack: got a batch of 2 samples of 4 slots, expected 2 of 3$"):
         packing.pack(torch.zeros(2, 4, 5))
+
+
+def test_packing__knows_its_shortest_and_longest_sample() -> None:
+    packing = Packing.from_mask(torch.tensor([[True, True, False], [True, False, False]]))
+    assert (packing.shortest, packing.longest) == (1, 2)
+
+
+def test_packing__wants_a_sample() -> None:
+    with pytest.raises(ValueError, match="got a batch of no samples"):
+        Packing.from_mask(torch.zeros(0, 3, dtype=torch.bool))

@@ -3,13 +3,14 @@
 import io
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from perceiver_rl.nn import MLP, attend
+from perceiver_rl.nn import MLP, attend, masked_attention
 from tests.nn.conftest import INPUT_DIM, QUERY_DIM, MakeEncoder
 
 BATCH, ENTITIES, QUERIES = 3, 11, 7
@@ -31,8 +32,11 @@ def _textbook(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor, drop
 def test_attend__has_finite_gradients_whatever_the_kernel_makes_of_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = [torch.randn(2, 3, count, 4, requires_grad=True) for count in (5, 7, 7)]
     entity_mask = torch.tensor([[False] * 7, [True] * 7])
-    monkeypatch.setattr(F, "scaled_dot_product_attention", _textbook)
+    monkeypatch.setattr(masked_attention, "SHORT", 0)
+    kernel = Mock(side_effect=_textbook)
+    monkeypatch.setattr(F, "scaled_dot_product_attention", kernel)
     attend(*inputs, entity_mask).square().sum().backward()
+    kernel.assert_called_once()
     for each in inputs:
         assert torch.equal(each.grad[0], torch.zeros_like(each.grad[0]))
         assert each.grad[1].all()

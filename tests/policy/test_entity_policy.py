@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from perceiver_rl.entities import EntitySchema, EntityType, Feature, TargetedVerb
-from perceiver_rl.nn import EntityTransformerConfig, Packing, PerceiverIOConfig
+from perceiver_rl.nn import EntityTransformerConfig, Packing, PerceiverIOConfig, capture_attention
 from perceiver_rl.policy import entity_policy
 from perceiver_rl.policy.entity_policy import EntityPolicy, EntityPolicyConfig, PolicyOutput
 from tests.schemas import SKIRMISH, observe, to_tensors
@@ -169,6 +169,11 @@ def test_policy__packs_where_sets_are_large_and_many_slots_absent(
     policy = EntityPolicy(SKIRMISH, replace(_config("perceiver"), packing=packing))
     policy(to_tensors(observe(SKIRMISH, batch, seed=0)))
     assert bool(made) == packs
+    made.clear()
+    with capture_attention(policy) as weights:
+        policy(to_tensors(observe(SKIRMISH, batch, seed=0)))
+    assert not made
+    assert "encoder.cross_attends.0" in weights
 
 
 # -- slots have no order -------------------------------------------------------------------------------------
