@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_rl.nn.absorption import ReadForm, ReadLayers, ReadShape, cheapest_form, read_many_inputs, read_many_queries
+from perceiver_rl.nn.absorption import ReadLayers, ReadShape, cheapest_form, read_many_inputs, read_many_queries
 from perceiver_rl.nn.masked_attention import (
     Extent,
     attend,
@@ -136,7 +136,7 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "batch queries query_dim"]:
         """`forward` for inputs whose number differs between samples."""
         packing = inputs.packing
-        if inputs.values.is_cuda and inputs.packing.shortest > 0:
+        if inputs.suits_kernels:
             return self._answer(queries, self._read_jagged(queries, inputs))
         normed, rows = self.query_norm(queries), packing.spread(self.input_norm(inputs.values))
         read = [
@@ -168,24 +168,19 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "batch queries query_dim"]:
         """The middle of `forward`: what normed queries read from normed inputs, before residual and MLP."""
         dropout = self.dropout if self.training else 0.0
-        # On a GPU the other orders were never timed, and they would give up its fused kernels.
-        form: ReadForm = (
-            "plain"
-            if inputs.is_cuda
-            else cheapest_form(
-                ReadShape(
-                    batch=inputs.shape[0],
-                    shared_queries=queries.shape[0] == 1,
-                    queries=queries.shape[1],
-                    inputs=inputs.shape[1],
-                    query_dim=queries.shape[2],
-                    input_dim=inputs.shape[2],
-                    qk_dim=self.widths[0],
-                    v_dim=self.widths[1],
-                    heads=self.num_heads,
-                )
-            )
+        shape = ReadShape(
+            batch=inputs.shape[0],
+            shared_queries=queries.shape[0] == 1,
+            queries=queries.shape[1],
+            inputs=inputs.shape[1],
+            query_dim=queries.shape[2],
+            input_dim=inputs.shape[2],
+            qk_dim=self.widths[0],
+            v_dim=self.widths[1],
+            heads=self.num_heads,
         )
+        # On a GPU the other orders were never timed, and they would give up its fused kernels.
+        form = "plain" if inputs.is_cuda else cheapest_form(shape)
         layers = ReadLayers(self.query, self.key_value, self.output, self.num_heads)
         if form == "many inputs":
             return read_many_inputs(layers, queries, inputs, input_mask, dropout)
@@ -290,7 +285,7 @@ class SelfAttention(nn.Module):
     def forward_packed(self, inputs: Packed) -> Packed:
         """`forward` for sets of different sizes."""
         packing = inputs.packing
-        if inputs.values.is_cuda and inputs.packing.shortest > 0:
+        if inputs.suits_kernels:
             return Packed(self._answer(inputs.values, self._read_jagged(inputs)), packing)
         rows = packing.spread(self._project(inputs.values))
         read = [self._read(of_bucket, bucket.mask) for of_bucket, bucket in zip(rows, packing.buckets, strict=True)]

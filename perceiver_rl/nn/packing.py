@@ -188,6 +188,11 @@ class Packed:
     values: Float[Tensor, "rows dim"]
     packing: Packing
 
+    @property
+    def suits_kernels(self) -> bool:
+        """Whether PyTorch has variable-length attention for it: on CUDA, where no sample is empty."""
+        return self.values.is_cuda and self.packing.shortest > 0
+
     def map(self, layer: Callable[[Tensor], Tensor]) -> Packed:
         """Apply a layer that treats each row by itself."""
         return Packed(layer(self.values), self.packing)

@@ -183,7 +183,7 @@ class EntityPolicy(nn.Module):
         return tokens, self.encoder.read(tokens, mask)
 
     def _is_worth_packing(self, mask: Bool[Tensor, "batch tokens"]) -> bool:
-        """Whether enough slots are absent; always False where a graph is made for other data, too."""
+        """Whether enough slots are absent; never where a graph is made for other data, too, or attention is looked at."""
         if not self.packing or mask.shape[1] < MIN_SLOTS or torch.compiler.is_compiling() or is_capturing():
             return False
         return mask.numel() - int(mask.sum()) >= MIN_ABSENT_SLOTS
