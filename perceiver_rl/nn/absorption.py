@@ -120,21 +120,23 @@ def read_many_inputs(
     absorbed = torch.einsum(
         "blhk,hkd->blhd", query.unflatten(-1, (num_heads, -1)), key_weight.unflatten(0, (num_heads, -1))
     ).flatten(1, 2)  # 1|b l·h d
-    scores = absorbed.expand(batch, -1, -1) @ inputs.transpose(1, 2)  # b l·h n
+    shared = absorbed.expand(batch, -1, -1)
     if input_mask is None:
-        weights = softmax(scores)
+        weights = softmax(shared @ inputs.transpose(1, 2))  # b l·h n
     else:
-        mask = input_mask.unsqueeze(1)
-        any_present = mask.any(dim=-1, keepdim=True)
-        # as in `attend`: a row with nothing present reads everything, finite, and is thrown away
-        weights = softmax(torch.where(mask | ~any_present, scores, -torch.inf))
-        weights = torch.where(any_present, weights, 0.0)
+        # As in `attend`: where nothing is present, everything is read, finite, and thrown away below.
+        any_present = input_mask.any(dim=1)[:, None, None]
+        bias = torch.where(input_mask.unsqueeze(1) | ~any_present, 0.0, -torch.inf).to(shared.dtype)
+        weights = softmax(torch.baddbmm(bias, shared, inputs.transpose(1, 2)))
     weights = F.dropout(weights, dropout)
-    if input_mask is not None or dropout:  # else each row of weights adds up to 1
+    if dropout:  # else each row of weights adds up to 1
         value_bias = weights.sum(dim=-1).unflatten(1, (-1, num_heads)).unsqueeze(-1) * value_bias  # b l h v
     mean_inputs = (weights @ inputs).unflatten(1, (-1, num_heads))  # b l h d
     values = torch.einsum("blhd,hvd->blhv", mean_inputs, value_weight.unflatten(0, (num_heads, -1))) + value_bias
-    return layers.output(values.flatten(2))
+    values = values.flatten(2)
+    if input_mask is not None:
+        values = torch.where(any_present, values, 0.0)
+    return layers.output(values)
 
 
 def read_many_queries(
