@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import gymnasium
 import numpy as np
@@ -17,12 +17,21 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from envs.smax_schema import MapSize, schema_of_size
-from perceiver_rl.entities import ACTION_MASK, GLOBALS, EntitySchema, Observation, features_key, mask_key
+from perceiver_rl.entities import (
+    ACTION_MASK,
+    GLOBALS,
+    VISIBILITY,
+    Control,
+    EntitySchema,
+    Observation,
+    features_key,
+    mask_key,
+)
 
 if TYPE_CHECKING:
     from envs.smax_dynamics import Battles, Outcome, SmaxDynamics
 
-CONTROLS = ("centralized",)
+CONTROLS = get_args(Control)
 ENEMY_ATTACK_MODES = ("closest", "random")
 
 
@@ -31,14 +40,14 @@ def map_names() -> list[str]:
     return list(_dynamics().map_sizes())
 
 
-def smax_schema(map_name: str) -> EntitySchema:
+def smax_schema(map_name: str, control: Control = "centralized") -> EntitySchema:
     """What a squad sees and may do on a map.
 
     Raises:
         ValueError: If there is no map of that name; the message lists the known ones.
         ImportError: If jaxmarl is not installed; the message says what to install.
     """
-    return schema_of_size(_map_size(map_name))
+    return schema_of_size(_map_size(map_name), control)
 
 
 class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any]]):
@@ -69,7 +78,9 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
     Args:
         map_name: One of `map_names()`, e.g. `"2s3z"`.
         num_envs: Number of battles.
-        control: `"centralized"`: every ally's decision sees all that any living ally sees.
+        control: `"centralized"`: every ally's decision sees all that any living ally sees. `"decentralized"`: it sees what
+            this ally sees alone, as SMAX's own `unit_list` observation has it, by the observation's `visibility`. The
+            observation then holds all living units, for a central value.
         walls_cause_death: Units that touch the map's edge die. SMAX's default; keep it for comparisons.
         see_enemy_actions: Enemies' last move and attack are visible.
         enemy_attack_mode: How the scripted enemy chooses its target, `"closest"` or `"random"`.
@@ -87,7 +98,7 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
         map_name: str,
         num_envs: int = 1,
         *,
-        control: str = "centralized",
+        control: Control = "centralized",
         walls_cause_death: bool = True,
         see_enemy_actions: bool = True,
         enemy_attack_mode: str = "closest",
@@ -99,7 +110,7 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
         self.metadata = self.metadata | {"control": control}
         self.map_name = map_name
         self.num_envs = num_envs
-        self.schema = smax_schema(map_name)
+        self.schema = smax_schema(map_name, control)
         self.single_observation_space = self.schema.observation_space
         self.single_action_space = self.schema.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
@@ -107,6 +118,7 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
         self.dynamics: SmaxDynamics = _dynamics().SmaxDynamics(
             map_name,
             num_envs,
+            control=control,
             walls_cause_death=walls_cause_death,
             see_enemy_actions=see_enemy_actions,
             enemy_attack_mode=enemy_attack_mode,
@@ -135,7 +147,7 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
             keep = np.array([each is None for each in seeds])
             keys[keep] = np.asarray(self.battles.key)[keep]
         self.battles, outcome = self.dynamics.step(self.dynamics.start(keys), self._no_action())
-        return observation_of(outcome), {}
+        return observation_of(outcome, self.schema.control), {}
 
     def step(
         self, actions: ArrayLike
@@ -158,7 +170,7 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
         if ended.any():
             infos = battle_infos(outcome)
             infos |= {f"_{key}": ended for key in infos}
-        return observation_of(outcome), outcome.reward, outcome.terminated, outcome.truncated, infos
+        return observation_of(outcome, self.schema.control), outcome.reward, outcome.terminated, outcome.truncated, infos
 
     def advance(self, actions: ArrayLike) -> Outcome:
         """`step`, told as the dynamics tell it; the arguments and errors are the same."""
@@ -221,7 +233,7 @@ class SmaxEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):
         self,
         map_name: str,
         *,
-        control: str = "centralized",
+        control: Control = "centralized",
         walls_cause_death: bool = True,
         see_enemy_actions: bool = True,
         enemy_attack_mode: str = "closest",
@@ -262,12 +274,12 @@ class SmaxEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._over = terminated or truncated
         info = {key: values[0].item() for key, values in battle_infos(outcome).items()}
-        return _first(observation_of(outcome)), float(outcome.reward[0]), terminated, truncated, info
+        return _first(observation_of(outcome, self.schema.control)), float(outcome.reward[0]), terminated, truncated, info
 
 
-def observation_of(outcome: Outcome) -> Observation:
+def observation_of(outcome: Outcome, control: Control) -> Observation:
     """The observation in a step's outcome, by the keys of `smax_schema`."""
-    return {
+    observation = {
         features_key("ally"): outcome.ally_features,
         mask_key("ally"): outcome.ally_mask,
         features_key("enemy"): outcome.enemy_features,
@@ -275,6 +287,7 @@ def observation_of(outcome: Outcome) -> Observation:
         GLOBALS: outcome.globals,
         ACTION_MASK: outcome.action_mask,
     }
+    return observation | ({VISIBILITY: outcome.visibility} if control == "decentralized" else {})
 
 
 def battle_infos(outcome: Outcome) -> dict[str, NDArray[Any]]:

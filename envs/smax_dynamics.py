@@ -23,7 +23,8 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from envs.smax_schema import FEATURE_NAMES, MAX_STEPS, TIME_LIMIT, MapSize
+from envs.smax_schema import MAX_STEPS, TIME_LIMIT, MapSize, unit_features
+from perceiver_rl.entities import Control
 
 
 @contextlib.contextmanager
@@ -87,6 +88,7 @@ class Outcome(NamedTuple):
     ally_mask: Any  # bool [battles, allies]
     enemy_mask: Any  # bool [battles, enemies]
     action_mask: Any  # bool [battles, allies, options]
+    visibility: Any  # bool [battles, allies, units], allies before enemies
     terminated: Any  # bool [battles]
     truncated: Any  # bool [battles]
     won: Any  # bool [battles]
@@ -99,6 +101,8 @@ class SmaxDynamics:
     Args:
         map_name: One of jaxmarl's maps.
         num_envs: Number of battles in the batch.
+        control: `"centralized"`: enemies that no living ally sees are absent. `"decentralized"`: all living units are
+            there, and `visibility` tells who sees whom.
         walls_cause_death: Units that touch the map's edge die (SMAX's default).
         see_enemy_actions: Enemies' last move and attack are visible.
         enemy_attack_mode: How the scripted enemy chooses whom to attack, `"closest"` or `"random"`.
@@ -109,6 +113,7 @@ class SmaxDynamics:
         map_name: str,
         num_envs: int,
         *,
+        control: Control,
         walls_cause_death: bool,
         see_enemy_actions: bool,
         enemy_attack_mode: str,
@@ -121,6 +126,8 @@ class SmaxDynamics:
             attack_mode=enemy_attack_mode,
             max_steps=MAX_STEPS,
         )
+        self._centralized = control == "centralized"
+        self._feature_names = [feature.name for feature in unit_features(control)]
         self._see_enemy_actions = see_enemy_actions
         self._num_allies, self._num_enemies = self.env.num_allies, self.env.num_enemies
         self._fields = self._layout()
@@ -197,12 +204,12 @@ class SmaxDynamics:
         world: WorldState = battle.state
         allies, enemies = slice(None, self._num_allies), slice(self._num_allies, None)
         ally_alive, enemy_alive = world.unit_alive[allies], world.unit_alive[enemies]
-        # [allies, enemies]: the same strict comparison with the observer's range as jaxmarl's unit list makes
-        offset = world.unit_positions[enemies][None] - world.unit_positions[allies][:, None]
+        # [allies, units]: the same strict comparison with the observer's range as jaxmarl's unit list makes
+        offset = world.unit_positions[None] - world.unit_positions[allies][:, None]
         distance = jnp.linalg.norm(offset, axis=-1)
         sight = self.env.unit_type_sight_ranges[world.unit_types[allies]]
-        seen = (distance < sight[:, None]) & ally_alive[:, None] & enemy_alive[None]
-        enemy_mask = seen.any(axis=0)
+        seen = (distance < sight[:, None]) & ally_alive[:, None] & world.unit_alive[None]
+        enemy_mask = seen[:, enemies].any(axis=0) if self._centralized else enemy_alive
         visible = jnp.concatenate([ally_alive, enemy_mask])
         features = jnp.where(visible[:, None], self._unit_features(world, visible), 0.0)
 
@@ -223,6 +230,7 @@ class SmaxDynamics:
             enemy_mask=enemy_mask,
             # jaxmarl lets the dead stop; here absent actors have no option
             action_mask=legal & ally_alive[:, None],
+            visibility=seen,
             terminated=decided,
             truncated=world.done & ~decided,
             won=won,
@@ -230,11 +238,12 @@ class SmaxDynamics:
         )
 
     def _unit_features(self, world: WorldState, visible: Array) -> Array:
-        """Features of every unit, float32 `[units, features]`, in the order of `FEATURE_NAMES`.
+        """Features of every unit, float32 `[units, features]`, in the order of the schema.
 
         SMAX tells a unit's last attack as its action's index, which means another unit for each team and on
-        each map. Here it is told as an offset to the unit that it was aimed at, where that unit is in view:
-        the same information for a reader that sees the target, in terms that carry over between maps.
+        each map. Under centralized control it is told as an offset to the unit that it was aimed at, where that unit is in
+        view: the same information for a reader that sees the target, in terms that carry over between maps. Under
+        decentralized control it is told as the target's number, since not everybody who sees the attacker sees the target.
         """
         env, index = self.env, jnp.arange(self._num_allies + self._num_enemies)
         is_ally = index < self._num_allies
@@ -246,6 +255,9 @@ class SmaxDynamics:
         offset = world.unit_positions[target] - world.unit_positions
         told = is_ally | self._see_enemy_actions
         aimed = (attacking & told & visible[target])[:, None]
+        slots = jnp.where(is_ally, index, index - self._num_allies) / jnp.maximum(
+            jnp.where(is_ally, self._num_allies, self._num_enemies) - 1, 1
+        )
         columns = {
             "health": world.unit_health / env.unit_type_health[world.unit_types],
             "x": world.unit_positions[:, 0],
@@ -253,13 +265,15 @@ class SmaxDynamics:
             "last_move_x": world.prev_movement_actions[:, 0] * told,
             "last_move_y": world.prev_movement_actions[:, 1] * told,
             "attacking": attacking & told,
+            "slot": slots,
+            "target_slot": jnp.where(attacking & told, slots[target], 0.0),
             "target_dx": jnp.where(aimed, offset, 0.0)[:, 0],
             "target_dy": jnp.where(aimed, offset, 0.0)[:, 1],
             "cooldown": jnp.clip(world.unit_weapon_cooldowns / env.unit_type_weapon_cooldowns[world.unit_types], 0.0, 1.0),
         }
         for unit_type, name in enumerate(env.unit_type_names):
             columns[f"is_{name}"] = world.unit_types == unit_type
-        return jnp.stack([columns[name].astype(jnp.float32) for name in FEATURE_NAMES], axis=-1)
+        return jnp.stack([columns[name].astype(jnp.float32) for name in self._feature_names], axis=-1)
 
     def _layout(self) -> list[tuple[str, tuple[int, ...]]]:
         """Kind (`f` float32, `b` bool) and shape of each field of `Outcome`, found by tracing `_observe`."""

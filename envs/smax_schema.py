@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from perceiver_rl.entities import EntitySchema, EntityType, Feature, TargetedVerb
+from perceiver_rl.entities import GLOBALS, Control, EntitySchema, EntityType, Feature, TargetedVerb
 
 MAP_SIDE = 32.0  # SMAX's maps are square
 # What the model reads as [-1, 1]: not the whole map but the length that decides a fight, attack ranges of 2 to 6. Scaled by
@@ -36,7 +36,15 @@ UNIT_FEATURES = (
     Feature("is_zergling", 0.0, 1.0),
     Feature("is_hydralisk", 0.0, 1.0),
 )
-FEATURE_NAMES = tuple(feature.name for feature in UNIT_FEATURES)
+# Under decentralized control an offset to a target would tell where a unit is that the observer does not see. The target is
+# told as SMAX's own `unit_list` tells it: by its number, among slots that are numbered for that reason.
+DECENTRALIZED_UNIT_FEATURES = (
+    *(feature for feature in UNIT_FEATURES if not feature.name.startswith("target_")),
+    Feature("slot", 0.0, 1.0),  # number among the units of its side, from the first (0) to the last (1)
+    Feature("target_slot", 0.0, 1.0),  # that of the unit that it attacked, 0 if it did not attack
+)
+# Where others are, seen by an actor; in the same measure as positions.
+RELATIVE_FEATURES = (Feature("x", -4.0, 4.0), Feature("y", -4.0, 4.0))
 
 
 class MapSize(NamedTuple):
@@ -46,15 +54,29 @@ class MapSize(NamedTuple):
     num_enemies: int
 
 
-def schema_of_size(size: MapSize) -> EntitySchema:
-    """The schema of a map with that many units."""
+def unit_features(control: Control) -> tuple[Feature, ...]:
+    """The features of a unit, in the order of the observation's columns."""
+    return UNIT_FEATURES if control == "centralized" else DECENTRALIZED_UNIT_FEATURES
+
+
+def schema_of_size(size: MapSize, control: Control) -> EntitySchema:
+    """The schema of a map with that many units.
+
+    Under decentralized control the observation holds all living units of both sides, for the value, and tells which of them
+    each ally sees. The time, which `unit_list` does not tell, is for the value alone, too.
+    """
+    features = unit_features(control)
+    apart = control == "decentralized"
     return EntitySchema(
         entity_types=(
-            EntityType("ally", UNIT_FEATURES, size.num_allies),
-            EntityType("enemy", UNIT_FEATURES, size.num_enemies),
+            EntityType("ally", features, size.num_allies),
+            EntityType("enemy", features, size.num_enemies),
         ),
         actors=("ally",),
         verbs=VERBS,
         targeted_verbs=(TargetedVerb("attack", "enemy"),),
         globals=(Feature("time", 0.0, 1.0),),
+        control=control,
+        relative=RELATIVE_FEATURES if apart else (),
+        privileged=(GLOBALS,) if apart else (),
     )

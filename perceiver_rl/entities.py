@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import gymnasium
 import numpy as np
@@ -36,6 +36,10 @@ Observation = dict[str, NDArray[Any]]
 
 GLOBALS = "globals"
 ACTION_MASK = "action_mask"
+VISIBILITY = "visibility"
+
+Control = Literal["centralized", "decentralized"]
+"""Whether each actor's choice may depend on everything that is shown, or on what this actor sees alone."""
 
 
 def features_key(entity_type: str) -> str:
@@ -139,9 +143,13 @@ class EntitySchema:
     `entity_mask/<type>`      bool     `[max_count]`                  True = present
     `globals`                 float32  `[len(globals)]`               scalars that belong to no entity
     `action_mask`             bool     `[max_actors, num_options]`    True = legal; all False if absent
+    `visibility`              bool     `[max_actors, max_entities]`   True = this actor sees that entity
     ========================  =======  =============================  ==================================
 
     The action is `MultiDiscrete([num_options] * max_actors)`; an absent actor's action is option 0.
+
+    `visibility` is there under decentralized control only; its columns are the slots of all types in their order. The other
+    arrays then hold whatever there is, also what no actor sees: that is for the value alone.
 
     Args:
         entity_types: All kinds of entities, in a fixed order.
@@ -149,6 +157,12 @@ class EntitySchema:
         verbs: Names of the verbs without a target.
         targeted_verbs: Verbs aimed at an entity.
         globals: Scalar features that belong to no entity; may be empty.
+        control: `"centralized"`: every actor's choice depends on all that is shown. `"decentralized"`: on what this actor
+            sees, as `visibility` tells, and on nothing else.
+        relative: Under decentralized control, features that each actor is also told relative to its own, such as positions:
+            `Feature("x", -9, 9)` adds the difference to the actor's own `x`, expected within ±9, to all entities that have
+            a feature of that name. The actors must have it.
+        privileged: Entity types, or `"globals"`, that only the value reads and no actor.
 
     Raises:
         ValueError: If a name is used twice, a type is unknown, or there is nothing to choose.
@@ -159,9 +173,12 @@ class EntitySchema:
     verbs: tuple[str, ...] = ()
     targeted_verbs: tuple[TargetedVerb, ...] = ()
     globals: tuple[Feature, ...] = ()
+    control: Control = "centralized"
+    relative: tuple[Feature, ...] = ()
+    privileged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("entity_types", "actors", "verbs", "targeted_verbs"):
+        for name in ("entity_types", "actors", "verbs", "targeted_verbs", "relative", "privileged"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "globals", _as_features(self.globals))
         known = tuple(entity_type.name for entity_type in self.entity_types)
@@ -181,6 +198,32 @@ class EntitySchema:
                 )
         if not self.verbs and not self.targeted_verbs:
             raise ValueError("verbs: got neither verbs nor targeted verbs, expected something to choose")
+        self._check_views(known)
+
+    def _check_views(self, known: tuple[str, ...]) -> None:
+        """Who sees what: `control`, `relative` and `privileged`."""
+        if self.control not in get_args(Control):
+            raise ValueError(f"control: got {self.control!r}, expected one of {', '.join(get_args(Control))}")
+        if self.relative and self.control == "centralized":
+            raise ValueError(
+                "relative: got features under centralized control, expected none: what all actors see together is relative "
+                "to none of them"
+            )
+        _require_unique(tuple(feature.name for feature in self.relative), "relative feature names")
+        for feature in self.relative:
+            for actor in self.actors:
+                if feature.name not in self.entity_type(actor).feature_names:
+                    raise ValueError(
+                        f"relative feature {feature.name!r}: actor type {actor!r} has no such feature, expected one of "
+                        f"{', '.join(self.entity_type(actor).feature_names)}"
+                    )
+        _require_unique(self.privileged, "privileged")
+        choosers = {*self.actors, *(verb.target for verb in self.targeted_verbs)}
+        for name in self.privileged:
+            if name not in (*known, GLOBALS):
+                raise ValueError(f"privileged: got unknown {name!r}, known are {', '.join((*known, GLOBALS))}")
+            if name in choosers:
+                raise ValueError(f"privileged: got {name!r}, which acts or is a target; expected types that no choice needs")
 
     # -- sizes and names -------------------------------------------------------------------------------------
 
@@ -200,6 +243,20 @@ class EntitySchema:
     def max_entities(self) -> int:
         """Number of slots over all entity types."""
         return sum(entity_type.max_count for entity_type in self.entity_types)
+
+    @cached_property
+    def entity_slices(self) -> dict[str, slice]:
+        """Where the slots of each type stand among those of all types."""
+        slices, start = {}, 0
+        for entity_type in self.entity_types:
+            slices[entity_type.name] = slice(start, start + entity_type.max_count)
+            start += entity_type.max_count
+        return slices
+
+    @cached_property
+    def actor_slots(self) -> tuple[int, ...]:
+        """For each actor, its slot among those of all types."""
+        return tuple(slot for name in self.actors for slot in range(*self.entity_slices[name].indices(self.max_entities)))
 
     @cached_property
     def max_actors(self) -> int:
@@ -254,6 +311,7 @@ class EntitySchema:
         entities: Mapping[str, ArrayLike],
         action_mask: ArrayLike,
         globals: ArrayLike = (),
+        visibility: ArrayLike | None = None,
     ) -> Observation:
         """Lay out lists of present entities in the padded observation.
 
@@ -264,6 +322,9 @@ class EntitySchema:
             action_mask: Legal options of the present actors, bool `[present actors, num_options]`, rows in
                 the order of `actors` and of the rows in `entities`.
             globals: Scalar features, `[len(schema.globals)]`.
+            visibility: Under decentralized control, whom each present actor sees, bool
+                `[present actors, present entities]`, entities in the order of the schema's types and of their rows. None:
+                every actor sees everything.
 
         Returns:
             The padded observation, already checked.
@@ -305,6 +366,18 @@ class EntitySchema:
             )
         observation[ACTION_MASK] = np.zeros((self.max_actors, self.num_options), bool)
         observation[ACTION_MASK][present] = legal
+        if self.control == "decentralized":
+            there = self.entity_mask(observation)
+            sees = np.ones((present.sum(), there.sum()), bool) if visibility is None else np.asarray(visibility, bool)
+            if sees.shape != (present.sum(), there.sum()):
+                raise ValueError(
+                    f"visibility: got shape {list(sees.shape)}, expected [{present.sum()}, {there.sum()}], one row for each "
+                    "present actor and one column for each present entity"
+                )
+            observation[VISIBILITY] = np.zeros((self.max_actors, self.max_entities), bool)
+            observation[VISIBILITY][np.ix_(present, there)] = sees
+        elif visibility is not None:
+            raise ValueError("visibility: got an array under centralized control, expected None")
         self.check(observation)
         return observation
 
@@ -318,14 +391,19 @@ class EntitySchema:
         """Which actors are present, bool `[..., max_actors]`, in the order of the action."""
         return np.concatenate([observation[mask_key(actor)] for actor in self.actors], axis=-1)
 
+    def entity_mask(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.bool_]:
+        """Which entities are present, bool `[..., max_entities]`, all types in their order."""
+        return np.concatenate([observation[mask_key(each.name)] for each in self.entity_types], axis=-1)
+
     # -- validation ------------------------------------------------------------------------------------------
 
     def check(self, observation: Mapping[str, Any], batch_shape: tuple[int, ...] = ()) -> None:
         """Raise if an observation does not keep this contract.
 
         Absent slots may hold anything: they are never read. Everything else is checked: keys, dtypes, shapes,
-        finite features, at least one legal option for each present actor, none for an absent one, and no
-        legal option that is aimed at an absent entity.
+        finite features, at least one legal option for each present actor, none for an absent one, no
+        legal option that is aimed at an absent entity, and, under decentralized control, that each actor sees
+        itself and whatever it may aim at.
 
         Args:
             observation: Arrays by key, as the class docstring tells.
@@ -353,6 +431,8 @@ class EntitySchema:
                 f"{observation[GLOBALS][(*batch, column)]}, expected a finite number"
             )
         self._check_action_mask(observation)
+        if self.control == "decentralized":
+            self._check_visibility(observation)
 
     def check_action(self, observation: Mapping[str, NDArray[Any]], action: ArrayLike) -> None:
         """Raise if a present actor's option is not legal, or an absent one's is not 0.
@@ -445,6 +525,24 @@ class EntitySchema:
                     "absent entities to be False"
                 )
 
+    def _check_visibility(self, observation: Mapping[str, NDArray[Any]]) -> None:
+        """Present actors see themselves, and what they may aim at."""
+        sees, present = observation[VISIBILITY], self.actor_mask(observation)
+        sees_itself = sees[..., np.arange(self.max_actors), self.actor_slots]
+        if (present & ~sees_itself).any():
+            *batch, actor = (int(i) for i in np.argwhere(present & ~sees_itself)[0])
+            raise ValueError(
+                f"visibility of {self.actor_name(actor)}{_at(batch)}, which is present: got False at itself, expected True"
+            )
+        for verb, targets in zip(self.targeted_verbs, self.target_slices, strict=True):
+            aimed = observation[ACTION_MASK][..., targets] & ~sees[..., self.entity_slices[verb.target]]
+            if aimed.any():
+                *batch, actor, target = (int(i) for i in np.argwhere(aimed)[0])
+                raise ValueError(
+                    f"action_mask of {self.actor_name(actor)}{_at(batch)}: got legal option '{verb.name} {verb.target} "
+                    f"{target}', but it does not see {verb.target} {target}; its options would tell of what it cannot see"
+                )
+
     @cached_property
     def _arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
         """Shape and dtype of every observation array."""
@@ -454,6 +552,8 @@ class EntitySchema:
             arrays[mask_key(each.name)] = ((each.max_count,), np.bool_)
         arrays[GLOBALS] = ((len(self.globals),), np.float32)
         arrays[ACTION_MASK] = ((self.max_actors, self.num_options), np.bool_)
+        if self.control == "decentralized":
+            arrays[VISIBILITY] = ((self.max_actors, self.max_entities), np.bool_)
         return arrays
 
     # -- JSON ------------------------------------------------------------------------------------------------
@@ -478,6 +578,9 @@ class EntitySchema:
             verbs=tuple(data["verbs"]),
             targeted_verbs=tuple(TargetedVerb(**verb) for verb in data["targeted_verbs"]),
             globals=tuple(Feature(**feature) for feature in data["globals"]),
+            control=data["control"],
+            relative=tuple(Feature(**feature) for feature in data["relative"]),
+            privileged=tuple(data["privileged"]),
         )
 
 

@@ -5,7 +5,7 @@ from perceiver_rl.nn.capture import capture_attention
 from perceiver_rl.nn.encoder import EncoderConfig, EntityEncoder, build_encoder
 from perceiver_rl.nn.masked_attention import attend, attention_weights
 from perceiver_rl.nn.memory import Memory
-from perceiver_rl.nn.packing import Packed, Packing
+from perceiver_rl.nn.packing import Packed, Packing, pick_rows
 from perceiver_rl.nn.perceiver_io import PerceiverIO, PerceiverIOConfig
 from perceiver_rl.nn.positions import FourierPositions, TrainablePositions, grid_positions, relative_positions
 from perceiver_rl.nn.queries import (
@@ -48,5 +48,6 @@ __all__ = [
     "capture_attention",
     "decode_in_chunks",
     "grid_positions",
+    "pick_rows",
     "relative_positions",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -15,6 +15,7 @@ from perceiver_rl.nn.transformer import EntityTransformer, EntityTransformerConf
 EncoderConfig = PerceiverIOConfig | EntityTransformerConfig
 
 
+@runtime_checkable  # signatures are checked at run time under pytest
 class EntityEncoder(Protocol):
     """Reads a set once, then answers any number of queries about it."""
 

@@ -145,7 +145,7 @@ class Packing:
             raise ValueError(
                 f"pack: got a batch of {batch} samples of {slots} slots, expected {self.shape[0]} of {self.shape[1]}"
             )
-        return Packed(_pick(padded.flatten(0, 1), self.positions), self)
+        return Packed(pick_rows(padded.flatten(0, 1), self.positions), self)
 
     def unpack(self, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "batch slots dim"]:
         """Put rows back to where they stood, with zeros in absent slots."""
@@ -160,7 +160,7 @@ class Packing:
     def join(self, parts: list[tuple[SlotRows, Float[Tensor, "_ dim"]]]) -> Packed:
         """Values of all rows from those of parts that together are all slots."""
         order = torch.cat([rows.rows for rows, _ in parts]).argsort()
-        return Packed(_pick(torch.cat([values for _, values in parts]), order), self)
+        return Packed(pick_rows(torch.cat([values for _, values in parts]), order), self)
 
     def spread(self, rows: Float[Tensor, "rows dim"]) -> list[Float[Tensor, "_ _ dim"]]:
         """Show rows bucket by bucket; slots without a row hold any row's values, and pass no gradient on."""
@@ -172,7 +172,7 @@ class Packing:
 
     def collect(self, spread: list[Float[Tensor, "_ _ dim"]]) -> Float[Tensor, "rows dim"]:
         """The inverse of `spread`."""
-        return _pick(torch.cat([each.flatten(0, 1) for each in spread]), self._place)
+        return pick_rows(torch.cat([each.flatten(0, 1) for each in spread]), self._place)
 
     def in_sample_order(self, per_bucket: list[Float[Tensor, "_ *rest"]]) -> Float[Tensor, "batch *rest"]:
         """Join what was computed for the samples of each bucket, in the batch's order."""
@@ -232,7 +232,7 @@ class _Place(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (positions,) = ctx.saved_tensors
-        return _pick(gradients[0], positions), None, None
+        return pick_rows(gradients[0], positions), None, None
 
 
 class _Show(torch.autograd.Function):
@@ -248,10 +248,11 @@ class _Show(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (place,) = ctx.saved_tensors
-        return _pick(gradients[0], place), None, None
+        return pick_rows(gradients[0], place), None, None
 
 
-def _pick(rows: Tensor, positions: Tensor) -> Tensor:
+def pick_rows(rows: Float[Tensor, "rows *rest"], positions: Int[Tensor, " some"]) -> Float[Tensor, "some *rest"]:
+    """Some rows, none of them twice: `rows[positions]`, whose gradient is put back without adding up."""
     return _Pick.apply(rows, positions)  # type: ignore[no-untyped-call]
 
 

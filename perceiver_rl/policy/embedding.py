@@ -63,14 +63,9 @@ class EntityEmbedding(nn.Module):
             self.globals_scaling = FeatureScaling(schema.globals)
             self.globals_projection = nn.Linear(len(schema.globals), dim)
         self.output = nn.Linear(dim, dim)
-        slots = {}
-        start = 0
-        for each in schema.entity_types:
-            slots[each.name] = slice(start, start + each.max_count)
-            start += each.max_count
-        self.slots: dict[str, slice] = slots
+        self.slots = schema.entity_slices
         """Where each type's tokens stand on the token axis; the globals' token comes last."""
-        self.num_slots = start + bool(schema.globals)
+        self.num_slots = schema.max_entities + bool(schema.globals)
 
     def forward(
         self, observation: Mapping[str, Tensor]
@@ -83,6 +78,10 @@ class EntityEmbedding(nn.Module):
         Returns:
             Tokens, types in the schema's order and then the globals' token, and their mask (True = present).
         """
+        return self.activate(self.hidden(observation)), self.mask(observation)
+
+    def hidden(self, observation: Mapping[str, Tensor]) -> Float[Tensor, "batch tokens dim"]:
+        """The first layer alone, to which something may be added before `activate` makes tokens of it."""
         hidden = []
         for each in self.schema.entity_types:
             mask = observation[mask_key(each.name)]
@@ -90,7 +89,11 @@ class EntityEmbedding(nn.Module):
             hidden.append(self._project(each.name, features))
         if self.schema.globals:
             hidden.append(self._project_globals(observation).unsqueeze(1))
-        return self.output(torch.relu(torch.cat(hidden, dim=1))), self.mask(observation)
+        return torch.cat(hidden, dim=1)
+
+    def activate(self, hidden: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """The second layer, shared by all types."""
+        return self.output(torch.relu(hidden))
 
     def forward_packed(self, observation: Mapping[str, Tensor], packing: Packing) -> Packed:
         """Embed present entities only.
@@ -107,7 +110,7 @@ class EntityEmbedding(nn.Module):
         if self.schema.globals:
             rows = packing.rows_of(slice(self.num_slots - 1, self.num_slots))
             hidden.append((rows, self._project_globals(observation)))
-        return packing.join(hidden).map(lambda values: self.output(torch.relu(values)))
+        return packing.join(hidden).map(self.activate)
 
     def mask(self, observation: Mapping[str, Tensor]) -> Bool[Tensor, "batch tokens"]:
         """Which tokens are present; the globals' always is."""
@@ -115,11 +118,6 @@ class EntityEmbedding(nn.Module):
         if self.schema.globals:
             masks.append(torch.ones_like(masks[0][:, :1]))
         return torch.cat(masks, dim=1)
-
-    def slots_of(self, entity_type: str) -> range:
-        """Numbers of a type's slots on the token axis."""
-        span = self.slots[entity_type]
-        return range(span.start, span.stop)
 
     def _project(self, entity_type: str, features: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch dim"]:
         key = module_key(entity_type)

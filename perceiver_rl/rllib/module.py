@@ -57,11 +57,11 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
         self.policy.schema.check(arrays, (len(arrays[ACTION_MASK]),))
 
     def _forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(self.policy(batch[Columns.OBS]))}
+        return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(self.policy(batch[Columns.OBS], with_value=False))}
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         output = self.policy(batch[Columns.OBS])
-        return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(output), Columns.EMBEDDINGS: output.value_readout}
+        return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(output), Columns.EMBEDDINGS: output.value}
 
     def compute_values(self, batch: Mapping[str, Any], embeddings: Tensor | None = None) -> Float[Tensor, " batch"]:
         """Values of a batch: with gradients if `embeddings` are given, **without** if not.
@@ -77,13 +77,14 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
 
         Args:
             batch: RLlib's batch; `batch["obs"]` holds the observation.
-            embeddings: What `forward_train` returned for the same batch as `"embeddings"`: the value is one small head away.
+            embeddings: What `forward_train` returned for the same batch as `"embeddings"`: the values themselves, which the
+                policy decodes in the same pass as the actors' choices.
 
         Returns:
             One value a sample; cut off from the parameters if `embeddings` is None.
         """
         if embeddings is not None:
-            return self.policy.value_from_readout(embeddings)
+            return embeddings
         observation = batch[Columns.OBS]
         size = len(next(iter(observation.values())))
         with torch.no_grad():

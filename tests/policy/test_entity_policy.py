@@ -11,7 +11,7 @@ from torch import Tensor
 
 from perceiver_rl.entities import EntitySchema, EntityType, Feature, TargetedVerb
 from perceiver_rl.nn import EntityTransformerConfig, Packing, PerceiverIOConfig, capture_attention
-from perceiver_rl.policy import entity_policy
+from perceiver_rl.policy import readout
 from perceiver_rl.policy.entity_policy import EntityPolicy, EntityPolicyConfig, PolicyOutput
 from tests.schemas import SKIRMISH, observe, to_tensors
 
@@ -34,8 +34,8 @@ def _config(encoder: Encoder) -> EntityPolicyConfig:
 @pytest.fixture(params=["perceiver", "perceiver packed", "transformer", "transformer packed"])
 def make_policy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[EntitySchema], EntityPolicy]:
     encoder, _, packed = request.param.partition(" ")
-    monkeypatch.setattr(entity_policy, "MIN_SLOTS", 0 if packed else 10**9)
-    monkeypatch.setattr(entity_policy, "MIN_ABSENT_SLOTS", 0)
+    monkeypatch.setattr(readout, "MIN_SLOTS", 0 if packed else 10**9)
+    monkeypatch.setattr(readout, "MIN_ABSENT_SLOTS", 0)
     return lambda schema: EntityPolicy(schema, _config(encoder))
 
 
@@ -47,7 +47,8 @@ def _close(actual: Tensor, expected: Tensor) -> None:
 
 
 def _value(policy: EntityPolicy, output: PolicyOutput) -> Tensor:
-    return policy.value_from_readout(output.value_readout)
+    assert output.value is not None
+    return output.value
 
 
 def _permuted(observation: dict[str, Tensor], entity_type: str, order: Tensor) -> dict[str, Tensor]:
@@ -132,7 +133,7 @@ def test_policy__is_finite_when_nothing_is_present(make_policy: MakePolicy) -> N
 
 @pytest.mark.parametrize("encoder", ["perceiver", "transformer"])
 def test_policy__answers_and_learns_the_same_packed_and_padded(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entity_policy, "MIN_SLOTS", 0)
+    monkeypatch.setattr(readout, "MIN_SLOTS", 0)
     policies = [EntityPolicy(SKIRMISH, replace(_config(encoder), packing=packing)) for packing in (True, False)]
     policies[1].load_state_dict(policies[0].state_dict())
     observation = to_tensors(observe(SKIRMISH, 128, seed=0))  # 128 × 17 slots, 40 percent of them absent
@@ -140,10 +141,10 @@ def test_policy__answers_and_learns_the_same_packed_and_padded(encoder: Encoder,
     legal = outputs[0].legal
     assert torch.equal(legal, outputs[1].legal)
     _close(outputs[0].logits[legal], outputs[1].logits[legal])
-    _close(outputs[0].value_readout, outputs[1].value_readout)
+    _close(outputs[0].value, outputs[1].value)
     _close(policies[0].value(observation), policies[1].value(observation))
     for output in outputs:
-        (output.logits[legal].square().sum() + output.value_readout.square().sum()).backward()
+        (output.logits[legal].square().sum() + output.value.square().sum()).backward()
     padded = dict(policies[1].named_parameters())
     for name, parameter in policies[0].named_parameters():
         expected = padded[name].grad
@@ -162,7 +163,7 @@ def test_policy__answers_and_learns_the_same_packed_and_padded(encoder: Encoder,
 def test_policy__packs_where_sets_are_large_and_many_slots_absent(
     batch: int, min_slots: int, packing: bool, packs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(entity_policy, "MIN_SLOTS", min_slots)  # of 17, the globals' among them
+    monkeypatch.setattr(readout, "MIN_SLOTS", min_slots)  # of 17, the globals' among them
     made = []
     plan = Packing.from_mask
     monkeypatch.setattr(Packing, "from_mask", lambda mask: made.append(mask) or plan(mask))
@@ -262,7 +263,7 @@ def test_policy__gives_the_same_with_more_slots(make_policy: MakePolicy) -> None
         "rock": [[0.5]],
     }
     shown = ("stop", "north", "attack zergling 0", "attack zergling 1", "heal marine 0", "stun zergling 1")
-    logits, readouts = [], []
+    logits, values = [], []
     for schema, policy in policies.items():
         names = [schema.option_name(option) for option in range(schema.num_options)]
         legal = [[name in shown for name in names]] * 2
@@ -270,9 +271,9 @@ def test_policy__gives_the_same_with_more_slots(make_policy: MakePolicy) -> None
         output = policy({key: torch.from_numpy(array[None]) for key, array in observation.items()})
         present = torch.from_numpy(schema.actor_mask(observation))
         logits.append(output.logits[0, present][:, [names.index(name) for name in shown]])
-        readouts.append(output.value_readout)
+        values.append(output.value)
     _close(*logits)
-    _close(*readouts)
+    _close(*values)
 
 
 # -- schemas of every kind -----------------------------------------------------------------------------------

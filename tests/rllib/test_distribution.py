@@ -19,7 +19,7 @@ def _output(dtype: torch.dtype = torch.float32) -> PolicyOutput:
     legal[:, 0, 2] = True
     legal[:, 1] = False
     logits = (3 * torch.randn(BATCH, ACTORS, OPTIONS)).to(dtype)
-    return PolicyOutput(logits=logits, legal=legal, value_readout=torch.zeros(BATCH, 2))
+    return PolicyOutput(logits=logits, legal=legal, value=torch.zeros(BATCH))
 
 
 def _restored(inputs: Tensor) -> SquadDistribution:
