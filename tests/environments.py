@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -9,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from perceiver_rl.entities import EntitySchema, EntityType, Observation, TargetedVerb
+from perceiver_rl.entities import Control, EntitySchema, EntityType, Observation, TargetedVerb
 
 COURIERS = EntitySchema(
     entity_types=(
@@ -34,16 +35,22 @@ class CourierVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[Any], NDA
     Args:
         num_envs: Number of sub-environments.
         autoreset_mode: What the environment says in its metadata; it does NEXT_STEP in any case.
+        control: Under decentralized control a courier sees the posts and itself.
     """
 
-    def __init__(self, num_envs: int, autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP) -> None:
+    def __init__(
+        self,
+        num_envs: int,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        control: Control = "centralized",
+    ) -> None:
         self.num_envs = num_envs
         self.metadata = {"autoreset_mode": autoreset_mode}
-        self.schema = COURIERS
-        self.single_observation_space = COURIERS.observation_space
-        self.single_action_space = COURIERS.action_space
-        self.observation_space = gymnasium.vector.utils.batch_space(COURIERS.observation_space, num_envs)
-        self.action_space = gymnasium.vector.utils.batch_space(COURIERS.action_space, num_envs)
+        self.schema = replace(COURIERS, control=control)
+        self.single_observation_space = self.schema.observation_space
+        self.single_action_space = self.schema.action_space
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode in every sub-environment."""
@@ -85,7 +92,9 @@ class CourierVectorEnv(gymnasium.vector.VectorEnv[Observation, NDArray[Any], NDA
         brightness = self._random.normal(size=(self.num_envs, 5))
         legal = np.ones((self.num_envs, 4, 6), bool)
         legal[:, :, 1:] = posts[:, None, :]
-        return {
+        sees = np.concatenate([np.eye(4, dtype=bool), np.ones((4, 5), bool)], axis=1)
+        visibility = {"visibility": np.repeat(sees[None], self.num_envs, axis=0)}
+        return ({} if self.schema.control == "centralized" else visibility) | {
             "entities/courier": teams[..., None].astype(np.float32),
             "entity_mask/courier": couriers,
             "entities/post": np.stack([post_teams, brightness], axis=-1).astype(np.float32),

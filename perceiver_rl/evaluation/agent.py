@@ -53,6 +53,5 @@ class PolicyAgent:
         # torch.tensor copies: environments may hand out read-only views of memory that is not theirs (JAX).
         tensors = {key: torch.tensor(array, device=self._device) for key, array in observation.items()}
         with torch.inference_mode():
-            distribution = self._policy(tensors).distribution
-            options = distribution.mode() if greedy else distribution.sample(self._generator)
+            options, _ = self._policy.act(tensors, greedy=greedy, generator=self._generator)
         return options.cpu().numpy()

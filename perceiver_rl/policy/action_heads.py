@@ -48,15 +48,34 @@ class ActionHeads(nn.Module):
             actors: Their answers.
             targets: The answers of all target types' slots, in the order of `target_types`; None without targeted verbs.
         """
+        return self.logits(actors, self.keys(targets))
+
+    def keys(self, targets: Float[Tensor, "batch targets dim"] | None) -> list[Float[Tensor, "batch _ pointer_dim"]]:
+        """For each targeted verb the keys of its targets, which do not depend on who points.
+
+        Args:
+            targets: As of `forward`.
+        """
+        if targets is None:
+            return []
+        counts = [self.schema.entity_type(name).max_count for name in self.target_types]
+        by_type = dict(zip(self.target_types, self.target_norm(targets).split(counts, dim=1), strict=True))
+        return [self.pointer_keys[module_key(verb.name)](by_type[verb.target]) for verb in self.schema.targeted_verbs]
+
+    def logits(
+        self, actors: Float[Tensor, "batch actors dim"], keys: list[Float[Tensor, "batch _ pointer_dim"]]
+    ) -> Float[Tensor, "batch actors options"]:
+        """Logits in the order of the schema's options, of some actors or all.
+
+        Args:
+            actors: Their answers.
+            keys: What `keys` gave back.
+        """
         actors = self.actor_norm(actors)
         logits = [self.verb_head(actors)] if self.schema.verbs else []
-        if targets is not None:
-            counts = [self.schema.entity_type(name).max_count for name in self.target_types]
-            by_type = dict(zip(self.target_types, self.target_norm(targets).split(counts, dim=1), strict=True))
-            for verb in self.schema.targeted_verbs:
-                query = self.pointer_queries[module_key(verb.name)](actors)
-                key = self.pointer_keys[module_key(verb.name)](by_type[verb.target])
-                logits.append(query @ key.transpose(1, 2) * query.shape[-1] ** -0.5)
+        for verb, key in zip(self.schema.targeted_verbs, keys, strict=True):
+            query = self.pointer_queries[module_key(verb.name)](actors)
+            logits.append(query @ key.transpose(1, 2) * query.shape[-1] ** -0.5)
         return torch.cat(logits, dim=-1)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from perceiver_rl.entities import ACTION_MASK, EntitySchema, mask_key
@@ -26,7 +26,8 @@ from perceiver_rl.policy.critic import CentralCritic, value_head
 from perceiver_rl.policy.distribution import ActorCategorical
 from perceiver_rl.policy.embedding import EntityEmbedding
 from perceiver_rl.policy.readout import Slots, TokenSource, answer, embedded, read
-from perceiver_rl.policy.views import ViewEmbedding, readable_tokens
+from perceiver_rl.policy.sequential import SequentialChoice, Turn
+from perceiver_rl.policy.views import ViewEmbedding, Views, readable_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,9 @@ class EntityPolicyConfig:
         critic: What the value may read where actors do not see everything. `"central"`: all that is observed, by a network
             of its own, as in MAPPO. `"local"`: what the actors see, by a query in their own pass; the squad's value is then
             the mean over present actors of the value of what each one sees. Where all see everything the two are the same.
+        joint: How the choices of one squad hang together. `"independent"`: given what is seen, each is drawn for itself.
+            `"sequential"`: in the order of slots, each given those before it (`SequentialChoice`); under centralized
+            control only.
         packing: Whether to compute on present entities only where sets are large and many slots absent; results
             are the same up to rounding. Compiled and exported graphs are always padded.
     """
@@ -54,6 +58,7 @@ class EntityPolicyConfig:
     pointer_dim: int = 32
     policy_init_scale: float = 0.1
     critic: Literal["central", "local"] = "central"
+    joint: Literal["independent", "sequential"] = "independent"
     packing: bool = True
 
     def __post_init__(self) -> None:
@@ -72,7 +77,7 @@ class PolicyOutput:
     """What one forward pass decodes."""
 
     logits: Float[Tensor, "batch actors options"]
-    """Unnormalised; those of illegal options mean nothing."""
+    """Unnormalised; those of illegal options mean nothing. Of sequential choices, given the choices before."""
     legal: Bool[Tensor, "batch actors options"]
     """Legal options of present actors."""
     value: Float[Tensor, " batch"] | None
@@ -133,76 +138,127 @@ class EntityPolicy(nn.Module):
         if not has_critic:
             self.value_head = value_head(self.encoder.output_dim)
 
-    def forward(self, observation: Mapping[str, Tensor], *, with_value: bool = True) -> PolicyOutput:
+        if config.joint == "sequential" and self.views is not None:
+            raise ValueError(
+                "joint: got 'sequential' under decentralized control, expected 'independent': an actor would know what "
+                "others chose, and so what they saw"
+            )
+        self.sequence = SequentialChoice(schema, self.encoder.output_dim) if config.joint == "sequential" else None
+
+    def forward(
+        self,
+        observation: Mapping[str, Tensor],
+        actions: Int[Tensor, "batch actors"] | None = None,
+        *,
+        with_value: bool = True,
+    ) -> PolicyOutput:
         """Decode every actor's options, and the value.
 
         Args:
             observation: Tensors by key as `EntitySchema` tells, each with one leading batch axis.
+            actions: The options that were chosen. Sequential choices are told those before them, so they need them here;
+                independent ones do not, and ignore them. `act` chooses without knowing.
             with_value: Whether the value is wanted.
+
+        Raises:
+            ValueError: If sequential choices are asked for without actions.
         """
-        logits, value = (
-            self._choose_together(observation) if self.views is None else self._choose_apart(self.views, observation)
-        )
-        if with_value and self.critic is not None:
-            value = self.critic(observation)
-        present = torch.cat([observation[mask_key(actor)] for actor in self.schema.actors], dim=1)
-        return PolicyOutput(
-            logits=logits,
-            legal=observation[ACTION_MASK] & present.unsqueeze(-1),
-            value=value if with_value else None,
-        )
+        answers = self._answers(observation)
+        if self.sequence is None:
+            logits = self.heads(answers.actors, answers.targets)
+        elif actions is None:
+            raise ValueError(
+                "actions: got None, expected the options chosen, which sequential choices depend on; or use act()"
+            )
+        else:
+            logits = self.sequence(self._turn(answers, observation), self.heads, actions)
+        return self._output(logits, answers, observation, with_value)
+
+    def act(
+        self, observation: Mapping[str, Tensor], *, greedy: bool, generator: torch.Generator | None = None
+    ) -> tuple[Int[Tensor, "batch actors"], PolicyOutput]:
+        """Choose for every actor.
+
+        Args:
+            observation: As of `forward`.
+            greedy: Each actor's most probable option rather than a draw.
+            generator: Source of randomness; torch's global one if None.
+
+        Returns:
+            Options, 0 for absent actors, and what they were chosen by, without a value.
+        """
+        answers = self._answers(observation)
+        if self.sequence is None:
+            output = self._output(self.heads(answers.actors, answers.targets), answers, observation, with_value=False)
+            distribution = output.distribution
+            return (distribution.mode() if greedy else distribution.sample(generator)), output
+        turn = self._turn(answers, observation)
+        actions, logits = self.sequence.choose(turn, self.heads, greedy=greedy, generator=generator)
+        return actions, self._output(logits, answers, observation, with_value=False)
 
     def value(self, observation: Mapping[str, Tensor]) -> Float[Tensor, " batch"]:
         """The value alone: decodes one query, for each view where views have values."""
         if self.critic is not None:
             return self.critic(observation)
-        if self.views is not None:
-            views = self.views.views(observation)
-            memory = read(self.encoder, self.views.source(observation, views), packing=self.packing)
-        else:
-            memory = read(self.encoder, self._source(observation), packing=self.packing)
-        asked = self.queries.parts["value"](len(memory.values))
-        values = self.value_head(self.encoder.decode(memory, asked)).flatten()
-        return values if self.views is None else _mean_over_actors(views.by_actor(values), observation, self.schema)
+        source, views = self._source(observation)
+        memory = read(self.encoder, source, packing=self.packing)
+        answers = self.encoder.decode(memory, self.queries.parts["value"](len(memory.values)))
+        return self._squad_value(self.value_head(answers).flatten(), views, observation)
 
-    def _source(self, observation: Mapping[str, Tensor]) -> TokenSource:
-        """What all actors see."""
-        return embedded(self.embedding, observation, self.readable if self.schema.privileged else None)
+    def _source(self, observation: Mapping[str, Tensor]) -> tuple[TokenSource, Views | None]:
+        """What actors see: all of a squad the same, or each one its own view."""
+        if self.views is None:
+            return embedded(self.embedding, observation, self.readable if self.schema.privileged else None), None
+        views = self.views.views(observation)
+        return self.views.source(observation, views), views
 
-    def _choose_together(
-        self, observation: Mapping[str, Tensor]
-    ) -> tuple[Float[Tensor, "batch actors options"], Float[Tensor, " batch"] | None]:
-        """Logits and, where it is read here, the value, of actors who see the same."""
-        asked: dict[str, Slots] = {"actors": self._slots_of(self.schema.actors)}
+    def _answers(self, observation: Mapping[str, Tensor]) -> _Answers:
+        """Decode actors, targets and, where it is read here, the value: of squads, or of views."""
+        source, views = self._source(observation)
+        asked: dict[str, Slots] = {"actors": self._slots_of(self.schema.actors) if views is None else views.own_slots}
         if self.heads.target_types:
             asked["targets"] = self._slots_of(self.heads.target_types)
-        answers = answer(self.encoder, self.queries, self._source(observation), asked, packing=self.packing)
-        value = self.value_head(answers["value"]).flatten() if "value" in answers else None
-        return self.heads(answers["actors"], answers.get("targets")), value
-
-    def _choose_apart(
-        self, view_embedding: ViewEmbedding, observation: Mapping[str, Tensor]
-    ) -> tuple[Float[Tensor, "batch actors options"], Float[Tensor, " batch"] | None]:
-        """The same of actors each of whom sees for itself."""
-        views = view_embedding.views(observation)
-        asked: dict[str, Slots] = {"actors": view_embedding.actor_slots[views.actors]}
-        if self.heads.target_types:
-            asked["targets"] = self._slots_of(self.heads.target_types)
-        source = view_embedding.source(observation, views)
         answers = answer(self.encoder, self.queries, source, asked, packing=self.packing)
-        logits = views.by_actor(self.heads(answers["actors"], answers.get("targets")).squeeze(1))
-        if "value" not in answers:
-            return logits, None
-        values = views.by_actor(self.value_head(answers["value"]).flatten())
-        return logits, _mean_over_actors(values, observation, self.schema)
+        return _Answers(answers["actors"], answers.get("targets"), answers.get("value"), views)
+
+    def _turn(self, answers: _Answers, observation: Mapping[str, Tensor]) -> Turn:
+        return Turn(answers.actors, answers.targets, self._legal(observation))
+
+    def _legal(self, observation: Mapping[str, Tensor]) -> Bool[Tensor, "batch actors options"]:
+        return observation[ACTION_MASK] & self._present(observation).unsqueeze(-1)
+
+    def _present(self, observation: Mapping[str, Tensor]) -> Bool[Tensor, "batch actors"]:
+        return torch.cat([observation[mask_key(actor)] for actor in self.schema.actors], dim=1)
+
+    def _output(
+        self, logits: Tensor, answers: _Answers, observation: Mapping[str, Tensor], with_value: bool
+    ) -> PolicyOutput:
+        value = None
+        if with_value and self.critic is not None:
+            value = self.critic(observation)
+        elif with_value:
+            value = self._squad_value(self.value_head(answers.value).flatten(), answers.views, observation)
+        if answers.views is not None:
+            logits = answers.views.by_actor(logits.squeeze(1))
+        return PolicyOutput(logits=logits, legal=self._legal(observation), value=value)
+
+    def _squad_value(
+        self, values: Float[Tensor, " sets"], views: Views | None, observation: Mapping[str, Tensor]
+    ) -> Float[Tensor, " batch"]:
+        """A squad's value is the mean over its present actors of those of their views; 0 where none is present."""
+        if views is None:
+            return values
+        return views.by_actor(values).sum(dim=1) / self._present(observation).sum(dim=1).clamp(min=1)
 
     def _slots_of(self, types: tuple[str, ...]) -> tuple[slice, ...]:
         return tuple(self.schema.entity_slices[name] for name in types)
 
 
-def _mean_over_actors(
-    values: Float[Tensor, "batch actors"], observation: Mapping[str, Tensor], schema: EntitySchema
-) -> Float[Tensor, " batch"]:
-    """Mean over present actors of what is 0 at absent ones; 0 where none is present."""
-    present = torch.cat([observation[mask_key(actor)] for actor in schema.actors], dim=1)
-    return values.sum(dim=1) / present.sum(dim=1).clamp(min=1)
+@dataclass(frozen=True)
+class _Answers:
+    """What was read out of the memory: for each squad, or, under decentralized control, for each view."""
+
+    actors: Float[Tensor, "sets actors dim"]
+    targets: Float[Tensor, "sets targets dim"] | None
+    value: Float[Tensor, "sets 1 dim"] | None
+    views: Views | None

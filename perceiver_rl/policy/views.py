@@ -30,6 +30,8 @@ class Views:
     """Which squad of the batch."""
     actors: Int[Tensor, " views"]
     """Which actor of that squad."""
+    own_slots: Int[Tensor, " views"]
+    """Where that actor's own token stands."""
     mask: Bool[Tensor, "views tokens"]
     """Tokens that this actor sees: True = present and seen."""
     shape: tuple[int, int]
@@ -84,7 +86,7 @@ class ViewEmbedding(nn.Module):
         sees = observation[VISIBILITY][samples, actors_of_views] & present[samples, actors_of_views].unsqueeze(1)
         if schema.globals:
             sees = torch.cat([sees, torch.ones_like(sees[:, :1])], dim=1)
-        return Views(samples, actors_of_views, there[samples] & sees, (batch, actors))
+        return Views(samples, actors_of_views, self.actor_slots[actors_of_views], there[samples] & sees, (batch, actors))
 
     def source(self, observation: Mapping[str, Tensor], views: Views) -> TokenSource:
         """The tokens of the views; zeros where an entity is not seen."""
@@ -105,15 +107,14 @@ class ViewEmbedding(nn.Module):
 
     def _relative(self, observation: Mapping[str, Tensor], views: Views) -> Float[Tensor, "views tokens relative"]:
         """Relative features, scaled, and 1 at the observer itself; zeros at what it does not see."""
-        own_slots = self.actor_slots[views.actors]
         columns = []
         for number, feature in enumerate(self.embedding.schema.relative):
             absolute = self._feature(observation, feature.name)[views.samples]  # v n
-            difference = absolute - absolute.gather(1, own_slots.unsqueeze(1))
+            difference = absolute - absolute.gather(1, views.own_slots.unsqueeze(1))
             scaled = (difference - self.scaling.center[number]) * self.scaling.scale[number]
             columns.append(scaled * self.has_feature[:, number])
-        slots = torch.arange(self.embedding.num_slots, device=own_slots.device)
-        columns.append((slots == own_slots.unsqueeze(1)).to(self.has_feature.dtype))
+        slots = torch.arange(self.embedding.num_slots, device=views.own_slots.device)
+        columns.append((slots == views.own_slots.unsqueeze(1)).to(self.has_feature.dtype))
         return torch.where(views.mask.unsqueeze(-1), torch.stack(columns, dim=-1), 0.0)
 
     def _feature(self, observation: Mapping[str, Tensor], name: str) -> Float[Tensor, "batch tokens"]:

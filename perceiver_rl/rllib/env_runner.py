@@ -147,7 +147,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             output = self.module.forward_inference(batch)
             distribution = self.module.get_inference_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
             distribution = distribution.to_deterministic()
-        actions = distribution.sample()
+        # Choices that depend on each other were made in the forward pass.
+        actions = output[Columns.ACTIONS] if Columns.ACTIONS in output else distribution.sample()
         extra = {
             Columns.ACTION_DIST_INPUTS: output[Columns.ACTION_DIST_INPUTS].cpu().numpy(),
             Columns.ACTION_LOGP: distribution.logp(actions).cpu().numpy(),

@@ -42,11 +42,11 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
 
     def _forward_inference(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         self._check(batch[Columns.OBS])
-        return super()._forward_inference(batch, **kwargs)
+        return self._act(batch[Columns.OBS], greedy=True)
 
     def _forward_exploration(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         self._check(batch[Columns.OBS])
-        return super()._forward_exploration(batch, **kwargs)
+        return self._act(batch[Columns.OBS], greedy=False)
 
     def _check(self, observation: Mapping[str, Tensor]) -> None:
         """Raise if an observation breaks the contract.
@@ -56,11 +56,21 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
         arrays = {key: tensor.cpu().numpy() for key, tensor in observation.items()}
         self.policy.schema.check(arrays, (len(arrays[ACTION_MASK]),))
 
-    def _forward(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(self.policy(batch[Columns.OBS], with_value=False))}
+    @torch.no_grad()
+    def _act(self, observation: Mapping[str, Tensor], greedy: bool) -> dict[str, Tensor]:
+        """The inputs of the actions' distribution; of choices that depend on each other, the actions themselves, too."""
+        if self.policy.sequence is None:
+            return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(self.policy(observation, with_value=False))}
+        actions, output = self.policy.act(observation, greedy=greedy)
+        return {
+            Columns.ACTIONS: actions,
+            Columns.ACTION_LOGP: output.distribution.log_prob(actions),
+            Columns.ACTION_DIST_INPUTS: to_dist_inputs(output),
+        }
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
-        output = self.policy(batch[Columns.OBS])
+        actions = None if self.policy.sequence is None else batch[Columns.ACTIONS]
+        output = self.policy(batch[Columns.OBS], actions)
         return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(output), Columns.EMBEDDINGS: output.value}
 
     def compute_values(self, batch: Mapping[str, Any], embeddings: Tensor | None = None) -> Float[Tensor, " batch"]:

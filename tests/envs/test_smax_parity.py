@@ -2,23 +2,28 @@
 actions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
+import torch
 from jaxmarl.environments.smax import HeuristicEnemySMAX, map_name_to_scenario
 from numpy.typing import NDArray
 
+from agents.presets import preset
 from agents.random_agent import RandomAgent
 from agents.scripted import AttackNearestAgent
 from envs.smax import SmaxVectorEnv
+from perceiver_rl.policy.entity_policy import EntityPolicy
 
 # Unequal sides, and random types and places; the others are compiled for the slow tests only.
 FAST_MAPS = ("5m_vs_6m", "smacv2_5_units")
 SLOW_MAPS = ("2s3z", "10m_vs_11m", "3s5z_vs_3s6z")
 MAPS = (*FAST_MAPS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_MAPS))
+NUM_ENVS = 3
 NUM_STEPS = 70
 STOP = 4
 NUM_MOVES = 5
@@ -231,3 +236,105 @@ def test_reward_and_end__equal_jaxmarls(map_name: str, rollout: Callable[[str], 
     for step in rollout(map_name):
         assert step.reward == pytest.approx(step.expected_reward, abs=1e-5)
         assert step.over == step.expected_over
+
+
+# -- decentralized control -----------------------------------------------------------------------------------
+
+DECENTRALIZED_MAP = "5m_vs_6m"
+
+
+@pytest.fixture(scope="module")
+def decentralized() -> SmaxVectorEnv:
+    return SmaxVectorEnv(DECENTRALIZED_MAP, NUM_ENVS, control="decentralized")
+
+
+@pytest.fixture(scope="module")
+def decentralized_steps(decentralized: SmaxVectorEnv) -> list[Step]:
+    return _roll_out(decentralized, DECENTRALIZED_MAP)
+
+
+def test_decentralized__visibility_is_jaxmarls(decentralized_steps: list[Step]) -> None:
+    some_hidden_from_one_only = False
+    for step in decentralized_steps:
+        num_allies = len(step.unit_lists)
+        visibility, alive = step.observation["visibility"], step.observation["entity_mask/ally"]
+        for ally in range(num_allies):
+            allies, enemies, _ = _rows(step, ally)
+            expected = np.insert(allies[:, 0] > 0, ally, alive[ally])
+            np.testing.assert_array_equal(visibility[ally], [*expected, *(enemies[:, 0] > 0)])
+        seen = visibility[alive][:, num_allies:]
+        some_hidden_from_one_only |= bool((seen.any(axis=0) & ~seen.all(axis=0)).any())
+    assert some_hidden_from_one_only
+
+
+def test_decentralized__features_tell_what_jaxmarls_unit_list_tells(
+    decentralized: SmaxVectorEnv, decentralized_steps: list[Step]
+) -> None:
+    env, compared, attacks = decentralized, 0, 0
+    num_allies, num_enemies = env.schema.max_actors, env.schema.entity_type("enemy").max_count
+    for step in decentralized_steps:
+        for ally in np.flatnonzero(step.observation["entity_mask/ally"]):
+            allies, enemies, _ = _rows(step, ally)
+            here = np.array([_column(env, step, "ally", axis)[ally] for axis in "xy"])
+            for entity_type, rows, slots, num_targets in (
+                ("ally", allies, np.delete(np.arange(num_allies), ally), num_enemies),
+                ("enemy", enemies, np.arange(num_enemies), num_allies),
+            ):
+                visible = rows[:, 0] > 0
+                rows, slots = rows[visible], slots[visible]
+
+                def column(name: str, entity_type: str = entity_type, slots: Any = slots, step: Step = step) -> Any:
+                    return _column(env, step, entity_type, name)[slots]
+
+                there = np.stack([column("x"), column("y")], axis=-1)
+                np.testing.assert_allclose(there - here, rows[:, 1:3] * SIGHT[step.unit_types[ally]], atol=1e-3)
+                target = np.round(column("target_slot") * (num_targets - 1))
+                if entity_type == "enemy":  # whose options count allies from the last to the first
+                    target = num_targets - 1 - target
+                last_action = np.round(rows[:, 5] * (NUM_MOVES + num_targets - 1))
+                attacked = last_action >= NUM_MOVES
+                np.testing.assert_array_equal(column("attacking") > 0, attacked)
+                np.testing.assert_array_equal(target[attacked], last_action[attacked] - NUM_MOVES)
+                np.testing.assert_array_equal(
+                    np.round(column("slot") * (env.schema.entity_type(entity_type).max_count - 1)), slots
+                )
+                for name, number in {"health": 0, "last_move_x": 3, "last_move_y": 4, "cooldown": 6, "is_marine": 7}.items():
+                    np.testing.assert_allclose(column(name), rows[:, number], atol=1e-4, err_msg=name)
+                compared += len(slots)
+                attacks += int(attacked.sum())
+    assert compared > 1000
+    assert attacks > 100
+
+
+def test_decentralized__a_unit_that_an_ally_does_not_see_changes_none_of_its_logits(
+    decentralized: SmaxVectorEnv, decentralized_steps: list[Step]
+) -> None:
+    torch.manual_seed(0)
+    policy = EntityPolicy(decentralized.schema, replace(preset("tiny"), policy_init_scale=1.0))
+    num_allies = decentralized.schema.max_actors
+    unseen_pairs = seen_pairs = 0
+    for step in decentralized_steps[::7]:
+        before = {key: torch.from_numpy(array[None].copy()) for key, array in step.observation.items()}
+        with torch.no_grad():
+            logits = policy(before).logits[0]
+        for number, entity_type in enumerate(
+            ["ally"] * num_allies + ["enemy"] * (len(before["visibility"][0, 0]) - num_allies)
+        ):
+            slot = number if entity_type == "ally" else number - num_allies
+            if not before[f"entity_mask/{entity_type}"][0, slot]:
+                continue
+            after = {key: tensor.clone() for key, tensor in before.items()}
+            after[f"entities/{entity_type}"][0, slot] += torch.randn(
+                decentralized.schema.entity_type(entity_type).num_features
+            )
+            with torch.no_grad():
+                changed = policy(after).logits[0]
+            for ally in torch.nonzero(before["entity_mask/ally"][0]).flatten().tolist():
+                if before["visibility"][0, ally, number]:
+                    seen_pairs += 1
+                    assert not torch.equal(changed[ally], logits[ally])
+                else:
+                    unseen_pairs += 1
+                    assert torch.equal(changed[ally], logits[ally])
+    assert unseen_pairs > 50
+    assert seen_pairs > 50

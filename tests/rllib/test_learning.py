@@ -1,6 +1,7 @@
 """Squads learn a small task in seconds; with advantages that belong to other steps they do not."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -8,12 +9,15 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from torch import Tensor
 
 from agents.presets import preset
+from perceiver_rl.entities import Control
+from perceiver_rl.policy.entity_policy import EntityPolicyConfig
 from perceiver_rl.rllib.learner import SquadPPOLearner
 from perceiver_rl.rllib.module import module_spec
 from tests.rllib.conftest import MakeConfig
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
+TINY = preset("tiny")
 ITERATIONS = 12
 CONTROL_ITERATIONS = 8
 """The real runs need four to six."""
@@ -33,15 +37,17 @@ class _ShuffledAdvantages(SquadPPOLearner):
 
 def _scores(
     make_config: MakeConfig,
-    model: str = "tiny",
+    model: EntityPolicyConfig = TINY,
     learner: type[SquadPPOLearner] = SquadPPOLearner,
     ratio: str = "per_actor",
     iterations: int = ITERATIONS,
+    control: Control = "centralized",
 ) -> list[float]:
     """The fraction of right deliveries after each iteration of 1,024 steps, until it is learned or time is up."""
     config = (
         make_config()
-        .rl_module(rl_module_spec=module_spec(preset(model)))
+        .environment(env_config={"control": control})
+        .rl_module(rl_module_spec=module_spec(model))
         .learners(learner_class=learner, learner_config_dict={"ratio": ratio})
     )
     algorithm = config.build_algo()
@@ -54,9 +60,27 @@ def _scores(
     return scores
 
 
-@pytest.mark.parametrize(("model", "ratio"), [("tiny", "per_actor"), ("tiny", "joint"), ("tiny-transformer", "per_actor")])
-def test_ppo__learns_to_give_each_actor_its_own_target(model: str, ratio: str, make_config: MakeConfig) -> None:
+@pytest.mark.parametrize(
+    ("model", "ratio"),
+    [
+        (TINY, "per_actor"),
+        (TINY, "joint"),
+        (preset("tiny-transformer"), "per_actor"),
+        (replace(TINY, joint="sequential"), "per_actor"),
+    ],
+    ids=["per actor", "joint ratio", "transformer", "sequential"],
+)
+def test_ppo__learns_to_give_each_actor_its_own_target(
+    model: EntityPolicyConfig, ratio: str, make_config: MakeConfig
+) -> None:
     scores = _scores(make_config, model=model, ratio=ratio)
+    assert scores[0] < NOT_LEARNED
+    assert scores[-1] >= LEARNED, scores
+
+
+@pytest.mark.parametrize("critic", ["central", "local"])
+def test_ppo__learns_under_decentralized_control(critic: Literal["central", "local"], make_config: MakeConfig) -> None:
+    scores = _scores(make_config, model=replace(TINY, critic=critic), control="decentralized")
     assert scores[0] < NOT_LEARNED
     assert scores[-1] >= LEARNED, scores
 

@@ -134,3 +134,15 @@ def test_module__keeps_its_weights_in_its_state() -> None:
     after = second.forward_inference(batch)[Columns.ACTION_DIST_INPUTS]
     assert not torch.equal(before, after)
     assert torch.equal(after, first.forward_inference(batch)[Columns.ACTION_DIST_INPUTS])
+
+
+@pytest.mark.parametrize("explore", [True, False])
+def test_sequential_choices__are_made_in_the_forward_pass_and_have_the_same_probability_in_training(explore: bool) -> None:
+    module = _module(replace(preset("tiny"), joint="sequential", policy_init_scale=1.0))
+    batch = _batch()
+    output = module.forward_exploration(batch) if explore else module.forward_inference(batch)
+    trained = module.forward_train({**batch, Columns.ACTIONS: output[Columns.ACTIONS]})
+    distribution = module.get_train_action_dist_cls().from_logits(trained[Columns.ACTION_DIST_INPUTS])
+    expected = distribution.logp(output[Columns.ACTIONS])
+    torch.testing.assert_close(output[Columns.ACTION_LOGP], expected, atol=1e-5, rtol=0.0)
+    assert (expected[:-1] < 0).all()  # the last observation shows nobody
