@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perceiver_rl.entities import ACTION_MASK, EntitySchema, EntityType, Observation, features_key, mask_key
+from perceiver_rl.entities import ACTION_MASK, VISIBILITY, EntitySchema, EntityType, Observation, features_key, mask_key
 
 # Direction of each verb on a map whose x grows to the east and y to the north.
 DIRECTIONS = {"north": (0.0, 1.0), "east": (1.0, 0.0), "south": (0.0, -1.0), "west": (-1.0, 0.0)}
@@ -16,7 +16,8 @@ class AttackNearestAgent:
 
     With enemies in view, an actor that can attack none walks to the nearest. With none in view it walks to
     where it began itself, mirrored at the map's centre: past the middle, into the enemy's half. What is in view
-    is what the observation shows: under centralized control, what any living ally sees.
+    is what the observation shows: under centralized control, what any living ally sees, under decentralized control, what
+    this actor sees.
 
     SMAX's own scripted enemy (jaxmarl's `HeuristicEnemySMAX`, with its default `attack_mode="closest"`) attacks,
     keeps its target and walks to its mirrored start by the same rules. It differs where a unit can attack nobody:
@@ -49,6 +50,7 @@ class AttackNearestAgent:
         self._target = schema.entity_type(schema.targeted_verbs[0].target)
         self._actor_xy, self._target_xy = _position_columns(self._actor), _position_columns(self._target)
         self._targets = schema.target_slices[0]
+        self._target_slots = schema.entity_slices[self._target.name]
         self._move_options = np.array([schema.verbs.index(verb) for verb in DIRECTIONS])
         self._directions = np.array(list(DIRECTIONS.values()))
         ranges = [self._actor.features[column] for column in self._actor_xy]
@@ -75,7 +77,10 @@ class AttackNearestAgent:
         """
         # letters in shape comments: e environments, a actors, t targets
         own, present = _positions(observation, self._actor, self._actor_xy)  # e a 2, e a
-        others, in_view = _positions(observation, self._target, self._target_xy)  # e t 2, e t
+        others, there = _positions(observation, self._target, self._target_xy)  # e t 2, e t
+        in_view = np.broadcast_to(there[:, None], (*present.shape, there.shape[-1]))  # e a t
+        if VISIBILITY in observation:
+            in_view = in_view & observation[VISIBILITY][..., self._target_slots]
         legal = observation[ACTION_MASK]  # e a options
 
         self._attacked = np.where(started[:, None], -1, self._attacked)
@@ -86,9 +91,9 @@ class AttackNearestAgent:
         distance = np.linalg.norm(others[:, None] - own[:, :, None], axis=-1)  # e a t
         self._attacked = self._choose_targets(legal[..., self._targets], distance)
 
-        nearest = np.where(in_view[:, None], distance, np.inf).argmin(axis=-1)  # e a
+        nearest = np.where(in_view, distance, np.inf).argmin(axis=-1)  # e a
         nearest_xy = np.take_along_axis(others, nearest[..., None], axis=1)  # e a 2
-        any_in_view = np.any(in_view, axis=-1)[:, None, None]  # e 1 1
+        any_in_view = in_view.any(axis=-1, keepdims=True)  # e a 1
         toward = np.where(any_in_view, nearest_xy, self._destination) - own
         move_legal = legal[..., self._move_options]
         similarity = np.where(move_legal, toward @ self._directions.T, -np.inf)  # e a directions

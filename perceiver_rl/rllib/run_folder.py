@@ -24,7 +24,7 @@ from perceiver_rl import __version__
 
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_INFO = "perceiver_rl.json"
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("torch", "ray", "gymnasium", "numpy")
 
 

@@ -147,3 +147,13 @@ def test_on_2s3z__scripted_is_even_with_smaxs_own_and_random_never_wins() -> Non
     scripted, random = win_rates
     assert 0.35 < scripted < 0.65  # jaxmarl's own enemy, as the ally, wins 0.49 of such battles
     assert random == 0.0
+
+
+def test_heuristic__goes_by_what_each_actor_sees_under_decentralized_control() -> None:
+    agent = AttackNearestAgent(_schema(control="decentralized"))
+    agent.reset(num_envs=1, seed=0)
+    observation = _observe({0: (2.0, 5.0), 1: (2.0, 4.0)}, {0: (2.0, 9.0)})
+    observation["visibility"] = np.zeros((1, 3, 5), bool)
+    observation["visibility"][0, 0, 3] = True
+    # The first sees the enemy in the north; the second sees nobody, and walks to where it began, mirrored: east.
+    assert agent.act(observation, START, greedy=True)[0, :2].tolist() == [NORTH, EAST]

@@ -157,9 +157,9 @@ def test_load_info__tells_what_was_trained(checkpoint: Path) -> None:
     ("content", "message"),
     [
         ("", "truncated, perceiver_rl.json cannot be read"),
-        ('{"format": 1, "env"', "truncated, perceiver_rl.json cannot be read"),
-        ('{"format": 1, "env": "smax/3m"}', "truncated, perceiver_rl.json has no 'env_config'"),
-        ('{"format": 99}', "got format 99 in perceiver_rl.json, expected 1; it was written by another version"),
+        ('{"format": 2, "env"', "truncated, perceiver_rl.json cannot be read"),
+        ('{"format": 2, "env": "smax/3m"}', "truncated, perceiver_rl.json has no 'env_config'"),
+        ('{"format": 99}', "got format 99 in perceiver_rl.json, expected 2; it was written by another version"),
         ("[]", "got format None in perceiver_rl.json, expected 1"),
     ],
 )
