@@ -1,7 +1,7 @@
 """The policy as a `ModelV2` with its action distribution: for configs on RLlib's old API stack.
 
     observation ─ preprocessor ─► flat float32 ─ ModelV2.__call__ ─► arrays by key ─ EntityPolicy ─► flat tensor, value
-                  (RLlib's)                      (RLlib's)                            (ours)        └► SquadActionDistribution
+                  (RLlib's)                      (RLlib's)                           (ours)          └► distribution
 
 Both classes are adapters: the network, the masks and the probabilities are those of the new stack.
 """
@@ -131,8 +131,8 @@ class PerceiverModelV2(TorchModelV2, nn.Module):
             observation[key] = values != 0 if is_mask else values.float()
             if is_mask and not self.training and not bool((values == observation[key]).all()):
                 raise ValueError(
-                    f"observation[{key!r}]: got values other than 0 and 1, expected a mask; something between environment and "
-                    "model changes observations, such as observation_filter: set it to 'NoFilter'"
+                    f"observation[{key!r}]: got values other than 0 and 1, expected a mask; something on the way from the "
+                    "environment changes observations, such as observation_filter: set it to 'NoFilter'"
                 )
         if not self.training:
             arrays = {key: tensor.cpu().numpy() for key, tensor in observation.items()}
@@ -150,8 +150,8 @@ def _require_plain(model_config: Mapping[str, Any]) -> None:
     for wrapper in ("use_lstm", "use_attention"):
         if model_config.get(wrapper):
             raise ValueError(
-                f"model config: got {wrapper}=True, expected False; RLlib would put a layer after the model's outputs, which "
-                "are masked logits"
+                f"model config: got {wrapper}=True, expected False; RLlib would put a layer after the model's outputs, "
+                "which are masked logits"
             )
 
 
@@ -160,6 +160,6 @@ def _require_preserved(schema: EntitySchema) -> None:
     for key, space in schema.observation_space.items():
         if space.shape == ATARI_RAM_OBS_SHAPE:
             raise ValueError(
-                f"observation[{key!r}]: got shape {list(ATARI_RAM_OBS_SHAPE)}, which RLlib's preprocessor takes for the memory "
-                "of an Atari game and rescales; turn it off by config.experimental(_disable_preprocessor_api=True)"
+                f"observation[{key!r}]: got shape {list(ATARI_RAM_OBS_SHAPE)}, which RLlib's preprocessor takes for the "
+                "memory of an Atari game and rescales; turn it off by config.experimental(_disable_preprocessor_api=True)"
             )

@@ -20,11 +20,11 @@ class CourierMatch(MultiAgentEnv):
 
     possible_agents = (*SQUADS, REFEREE)
     observation_spaces = {  # noqa: RUF012 (as RLlib declares it)
-        **{squad: COURIERS.observation_space for squad in SQUADS},
+        **dict.fromkeys(SQUADS, COURIERS.observation_space),
         REFEREE: gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32),
     }
     action_spaces = {  # noqa: RUF012
-        **{squad: COURIERS.action_space for squad in SQUADS},
+        **dict.fromkeys(SQUADS, COURIERS.action_space),
         REFEREE: gymnasium.spaces.Discrete(2),
     }
 
@@ -33,7 +33,9 @@ class CourierMatch(MultiAgentEnv):
         self.agents = list(self.possible_agents)
         self._squads = {squad: CourierEnv() for squad in SQUADS}
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         self.agents = list(self.possible_agents)
         seeds = dict.fromkeys(SQUADS) if seed is None else {squad: seed + i for i, squad in enumerate(SQUADS)}
         observations: dict[str, Any] = {squad: env.reset(seed=seeds[squad])[0] for squad, env in self._squads.items()}

@@ -155,7 +155,9 @@ def test_model__says_what_is_wrong_with_a_config(changes: dict[str, Any], messag
 
 def test_model__refuses_arrays_that_rllib_would_take_for_an_ataris_memory() -> None:
     crowd = EntitySchema(entity_types=(EntityType("ant", ("x",), max_count=128),), actors=("ant",), verbs=("dig",))
-    with pytest.raises(ValueError, match=r"^observation\['entity_mask/ant'\]: got shape \[128\], which RLlib's preprocessor"):
+    with pytest.raises(
+        ValueError, match=r"^observation\['entity_mask/ant'\]: got shape \[128\], which RLlib's preprocessor"
+    ):
         _model(schema=crowd)
     assert _model(preprocessed=False, schema=crowd).policy.schema is crowd
 

@@ -108,7 +108,9 @@ def test_creator__says_when_an_import_string_makes_vector_environments_only() ->
     )
     with pytest.raises(ValueError, match=message):
         _registered(vector_only)
-    with pytest.raises(ValueError, match=r"makes no single environment, .*; got CourierVectorEnv, expected a gymnasium\.Env"):
+    with pytest.raises(
+        ValueError, match=r"makes no single environment, .*; got CourierVectorEnv, expected a gymnasium\.Env"
+    ):
         environments.make_env(SINGLE, num_envs=2)
 
 
