@@ -254,6 +254,7 @@ def test_ppo__learns_to_give_each_actor_its_own_target() -> None:
     assert scores[-1] >= LEARNED, scores
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_ppo__learns_nothing_from_shuffled_advantages() -> None:
     scores = _scores(_config(PPOConfig(algo_class=_ShuffledAdvantages), 64), CONTROL_ITERATIONS)
@@ -283,6 +284,17 @@ def test_sample__holds_legal_actions_and_their_probabilities(disable_preprocesso
         logp = SquadActionDistribution(inputs, model).logp(actions)
     torch.testing.assert_close(torch.from_numpy(batch["action_logp"]), logp)
     torch.testing.assert_close(torch.from_numpy(batch["vf_preds"]), model.value_function().detach())
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_names__are_known_in_processes_that_registered_nothing() -> None:
+    algorithm = _config(PPOConfig(), 4).env_runners(num_env_runners=1).build_algo()
+    try:
+        result = algorithm.train()
+    finally:
+        algorithm.stop()
+    assert result["num_env_steps_sampled_lifetime"] >= 4 * 16
+    assert result["env_runners"]["episode_reward_mean"] > 0
 
 
 def _tensors(obs: Any) -> Any:
