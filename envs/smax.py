@@ -7,6 +7,7 @@ debugging. Both say what they show and accept by `smax_schema(map_name)`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -35,9 +36,34 @@ CONTROLS = get_args(Control)
 ENEMY_ATTACK_MODES = ("closest", "random")
 
 
+MAP_NAMES = (
+    "3m",
+    "2s3z",
+    "25m",
+    "3s5z",
+    "8m",
+    "5m_vs_6m",
+    "10m_vs_11m",
+    "27m_vs_30m",
+    "3s5z_vs_3s6z",
+    "3s_vs_5z",
+    "6h_vs_8z",
+    "smacv2_5_units",
+    "smacv2_10_units",
+    "smacv2_20_units",
+)
+"""Those of jaxmarl 0.2.0, in its order."""
+
+
 def map_names() -> list[str]:
-    """Names of all maps, as the installed jaxmarl knows them."""
-    return list(_dynamics().map_sizes())
+    """Names of all maps. Tells them without importing JAX, which would take seconds and start its threads.
+
+    Raises:
+        ImportError: If jaxmarl is not installed; the message says what to install.
+    """
+    if find_spec("jaxmarl") is None:
+        raise _not_installed("jaxmarl")
+    return list(MAP_NAMES)
 
 
 def smax_schema(map_name: str, control: Control = "centralized") -> EntitySchema:
@@ -309,10 +335,14 @@ def _dynamics() -> ModuleType:
         package = (error.name or "").partition(".")[0]
         if package not in ("jax", "jaxmarl"):
             raise
-        raise ImportError(
-            f"SMAX environments need the package {package!r}, which is not installed; run: pip install 'perceiver-rl[smax]'"
-        ) from error
+        raise _not_installed(package) from error
     return smax_dynamics
+
+
+def _not_installed(package: str) -> ImportError:
+    return ImportError(
+        f"SMAX environments need the package {package!r}, which is not installed; run: pip install 'perceiver-rl[smax]'"
+    )
 
 
 def _map_size(map_name: str) -> MapSize:

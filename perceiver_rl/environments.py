@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
+import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
@@ -17,6 +19,12 @@ from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
 
 DEFAULT_REGISTRY = "envs.registry:make_vec"
 """Where plain names such as `smax/2s3z` are looked up: the checkout's `envs` folder."""
+
+DEFAULT_SINGLE_REGISTRY = "envs.registry:make"
+"""The same for single environments."""
+
+DEFAULT_NAMES = "envs.registry:names"
+"""What lists the plain names. It ends one with `…` in place of the names that it cannot tell."""
 
 TRIAL_STEPS = 5
 """Steps that `try_environment` plays."""
@@ -38,6 +46,50 @@ def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, A
     if ":" in env:
         return load(env)(num_envs=num_envs, **options)
     return load(DEFAULT_REGISTRY)(env, num_envs, **options)
+
+
+def make_env(env: str, **options: Any) -> gymnasium.Env[Any, Any]:
+    """Build a single environment, for whatever makes batches of its own.
+
+    Args:
+        env: Either `"module:callable"`, which is imported and called as `callable(**options)` and returns a
+            `gymnasium.Env` (RLlib's `MultiAgentEnv` is one), or a name that the checkout's `envs.registry` knows.
+        options: Passed on.
+
+    Raises:
+        ValueError: If there is no such name, module or attribute, or what it makes is no single environment.
+        ImportError: If a package that the environment needs is not installed; the message says which.
+    """
+    if ":" not in env:
+        return load(DEFAULT_SINGLE_REGISTRY)(env, **options)
+    factory = load(env)
+    try:
+        inspect.signature(factory).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"{_no_single(env)}; calling it with options {options} fails: {error}") from error
+    made = factory(**options)
+    if not isinstance(made, gymnasium.Env):
+        raise ValueError(f"{_no_single(env)}; got {type(made).__name__}, expected a gymnasium.Env")
+    return made
+
+
+def _no_single(env: str) -> str:
+    return (
+        f"environment {env!r} makes no single environment, which is what was asked for: RLlib does, unless the config has "
+        "gym_env_vectorize_mode='vector_entry_point' on the new API stack"
+    )
+
+
+def known_names() -> list[str]:
+    """Every name that `make_vector_env` and `make_env` take; none where there is no checkout.
+
+    Families of environments whose extra is not installed are left out.
+    """
+    try:
+        names = load(DEFAULT_NAMES)
+    except ValueError:  # the library alone is installed, and a name has to be an import string
+        return []
+    return [name for name in names() if not name.endswith("…")]
 
 
 def load(import_string: str) -> Callable[..., Any]:

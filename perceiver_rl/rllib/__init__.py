@@ -1,10 +1,10 @@
-"""The model inside RLlib (new API stack). The only folder that imports Ray."""
+"""The model inside RLlib. The only folder that imports Ray."""
 
 from perceiver_rl.rllib.callbacks import EpisodeOutcomes
 from perceiver_rl.rllib.env_runner import VectorEnvRunner
 from perceiver_rl.rllib.learner import SquadPPOLearner
 from perceiver_rl.rllib.module import PerceiverRLModule, module_spec
-from perceiver_rl.rllib.registration import register_env
+from perceiver_rl.rllib.registration import register, register_env
 
 __all__ = [
     "EpisodeOutcomes",
@@ -12,5 +12,6 @@ __all__ = [
     "SquadPPOLearner",
     "VectorEnvRunner",
     "module_spec",
+    "register",
     "register_env",
 ]

@@ -16,6 +16,7 @@ from gymnasium.wrappers.vector import DictInfoToList
 import envs
 from agents.random_agent import RandomAgent
 from envs.smax import SmaxEnv, SmaxVectorEnv, map_names, smax_schema
+from envs.smax_dynamics import map_sizes
 from envs.smax_schema import TIME_LIMIT
 from perceiver_rl.entities import schema_of
 
@@ -277,7 +278,6 @@ def test_vector_entry_point__takes_the_native_vector_env_and_lists_its_infos(sma
 
 
 def test_unknown_arguments__list_the_valid_ones() -> None:
-    assert len(map_names()) >= 11
     with pytest.raises(ValueError, match=r"SMAX map: got '2s4z', expected one of 3m, 2s3z, .*27m_vs_30m"):
         SmaxVectorEnv("2s4z")
     with pytest.raises(ValueError, match="control: got 'telepathic', expected one of centralized"):
@@ -313,6 +313,16 @@ def test_without_jaxmarl__says_what_to_install(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "jaxmarl.environments.smax", None)
     with pytest.raises(ImportError, match=r"need the package 'jaxmarl'.*pip install 'perceiver-rl\[smax\]'"):
         SmaxVectorEnv("2s3z")
+
+    monkeypatch.setitem(sys.modules, "jaxmarl", None)
+    with pytest.raises(ImportError, match=r"need the package 'jaxmarl'.*pip install 'perceiver-rl\[smax\]'"):
+        map_names()
+
+
+def test_map_names__are_jaxmarls_and_told_without_it() -> None:
+    assert map_names() == list(map_sizes())
+    program = "import sys, envs.smax; assert envs.smax.map_names(); sys.exit('jax' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_import__prints_nothing_and_leaves_the_streams_alone() -> None:
