@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perceiver_rl.entities import ACTION_MASK, EntitySchema, Observation, features_key, mask_key
-from perceiver_rl.testing_players import EntityEnv, Moment, Player, Seat, make_player, name_of
+from perceiver_rl.testing_players import BrokenPromise, EntityEnv, Moment, Player, Seat, make_player, name_of
 
 NUM_OTHER_SEEDS = 3
 """Seeds of which at least one must give another play."""
@@ -50,10 +50,11 @@ def check_entity_env(
     """Play random legal actions and raise at the first promise that is not kept.
 
     - Spaces are the schema's, and a vector environment resets itself in the step after an end (NEXT_STEP).
-    - Every observation keeps `EntitySchema.check`, an episode's last one included. While an episode runs, an actor is present.
+    - Every observation keeps `EntitySchema.check`, an episode's last one included.
+    - While an episode runs, an actor is present.
     - Legal actions never raise. Rewards are finite numbers.
     - Arrays that were returned do not change afterwards.
-    - The same seed and actions give the same play, and another seed another one. What stands in absent slots is not compared.
+    - The same seed and actions give the same play, and another seed another one; absent slots are not compared.
     - The actions of absent actors, and those of the step that resets, change nothing.
     - The step that resets has reward 0 and ends nothing.
     - Some episode ends.
@@ -71,8 +72,9 @@ def check_entity_env(
         What was met on the way.
 
     Raises:
-        ValueError: Which promise was broken, where (environment or agent, step, key), what was found, what was expected, and
-            what to do.
+        BrokenPromise: Which promise was broken, where (environment or agent, step, key), what was found, what was expected,
+            and what to do.
+        ValueError: If it is no environment, carries no schema, or resets in another mode than NEXT_STEP.
     """
     with ExitStack() as stack:
         player, other = _two_players(env, stack)
@@ -146,10 +148,8 @@ def _play(
         moments[-1] = replace(moments[-1], actions=actions)
         try:
             after = player.step(actions, step)
-        except ValueError as error:
-            if error.args and str(error).startswith("promise "):
-                raise
-            raise _raised(error, step, disturb) from error
+        except BrokenPromise:
+            raise
         except Exception as error:
             raise _raised(error, step, disturb) from error
         _require_unchanged(moment, moments[-1], step)
@@ -159,14 +159,16 @@ def _play(
     return moments
 
 
-def _raised(error: Exception, step: int, disturb: str | None) -> ValueError:
+def _raised(error: Exception, step: int, disturb: str | None) -> BrokenPromise:
     if disturb:
-        return ValueError(
-            f"promise 'ignored actions', step {step}: other actions of {disturb} raised {type(error).__name__}: {error}; expected "
+        return BrokenPromise(
+            f"promise 'ignored actions', step {step}: other actions of {disturb} raised {type(error).__name__}: "
+            f"{error}; expected "
             f"no change at all: {_IGNORED[disturb]}"
         )
-    return ValueError(
-        f"promise 'legal actions', step {step}: a legal action raised {type(error).__name__}: {error}; expected every option that "
+    return BrokenPromise(
+        f"promise 'legal actions', step {step}: a legal action raised {type(error).__name__}: {error}; expected "
+        "every option that "
         "action_mask allows to be carried out: mend the step, or take the option out of the mask"
     )
 
@@ -174,7 +176,9 @@ def _raised(error: Exception, step: int, disturb: str | None) -> ValueError:
 def _copied(moment: Moment) -> Moment:
     return replace(
         moment,
-        observations={seat: {key: array.copy() for key, array in each.items()} for seat, each in moment.observations.items()},
+        observations={
+            seat: {key: array.copy() for key, array in each.items()} for seat, each in moment.observations.items()
+        },
         returned={key: array.copy() for key, array in moment.returned.items()},
     )
 
@@ -195,15 +199,16 @@ def _require_contract(moment: Moment, schemas: Mapping[Seat, EntitySchema]) -> N
             schemas[seat].check(observation)
         except ValueError as error:
             which = "an episode's last observation" if moment.ended[seat] else "observation"
-            raise ValueError(f"promise 'contract', {name_of(seat)}, step {moment.step}, {which}: {error}") from error
+            raise BrokenPromise(f"promise 'contract', {name_of(seat)}, step {moment.step}, {which}: {error}") from error
 
 
 def _require_an_actor(moment: Moment, schemas: Mapping[Seat, EntitySchema]) -> None:
     for seat, observation in moment.observations.items():
         if not moment.ended[seat] and not schemas[seat].actor_mask(observation).any():
             keys = ", ".join(mask_key(actor) for actor in schemas[seat].actors)
-            raise ValueError(
-                f"promise 'an actor is present', {name_of(seat)}, step {moment.step}: got {keys} all False while the episode runs, "
+            raise BrokenPromise(
+                f"promise 'an actor is present', {name_of(seat)}, step {moment.step}: got {keys} all False while the "
+                "episode runs, "
                 "expected an actor that can choose; end the episode when its last actor is gone"
             )
 
@@ -211,8 +216,9 @@ def _require_an_actor(moment: Moment, schemas: Mapping[Seat, EntitySchema]) -> N
 def _require_finite_rewards(moment: Moment) -> None:
     for seat, reward in moment.rewards.items():
         if not np.isfinite(reward):
-            raise ValueError(
-                f"promise 'finite rewards', {name_of(seat)}, step {moment.step}: got reward {reward}, expected a finite number; "
+            raise BrokenPromise(
+                f"promise 'finite rewards', {name_of(seat)}, step {moment.step}: got reward {reward}, expected a "
+                "finite number; "
                 "look for a division by zero in the step"
             )
 
@@ -225,9 +231,11 @@ def _require_quiet_reset(moment: Moment) -> None:
         if moment.ended[seat]:
             got.append("an episode's end")
         if got:
-            raise ValueError(
-                f"promise 'reset in the next step', {name_of(seat)}, step {moment.step}, the one after an episode's end: got "
-                f"{' and '.join(got)}, expected reward 0, neither terminated nor truncated; this step only resets: ignore the "
+            raise BrokenPromise(
+                f"promise 'reset in the next step', {name_of(seat)}, step {moment.step}, the one after an episode's "
+                "end: got "
+                f"{' and '.join(got)}, expected reward 0, neither terminated nor truncated; this step only resets: "
+                "ignore the "
                 "action, and return the new episode's first observation"
             )
 
@@ -235,8 +243,9 @@ def _require_quiet_reset(moment: Moment) -> None:
 def _require_unchanged(before: Moment, copied: Moment, step: int) -> None:
     for key, array in before.returned.items():
         if not _equal(array, copied.returned[key]):
-            raise ValueError(
-                f"promise 'arrays are yours', {key} returned in step {step - 1}: got other values in it after step {step}, expected "
+            raise BrokenPromise(
+                f"promise 'arrays are yours', {key} returned in step {step - 1}: got other values in it after step "
+                f"{step}, expected "
                 "arrays that stay as they were returned; return a copy, not the array that the environment works on"
             )
 
@@ -248,7 +257,7 @@ def _require_schema_spaces(player: Player) -> None:
     for seat, schema in player.schemas.items():
         space = player.action_space(seat)
         if space != schema.action_space:
-            raise ValueError(
+            raise BrokenPromise(
                 f"promise 'spaces', {name_of(seat)}: got action space {space}, expected {schema.action_space}; use "
                 "schema.action_space"
             )
@@ -256,8 +265,9 @@ def _require_schema_spaces(player: Player) -> None:
 
 def _require_an_end(play: list[Moment]) -> None:
     if not any(any(moment.ended.values()) for moment in play):
-        raise ValueError(
-            f"promise 'episodes end': got no end in {len(play) - 1} steps of random legal actions, expected one; raise `steps`, "
+        raise BrokenPromise(
+            f"promise 'episodes end': got no end in {len(play) - 1} steps of random legal actions, expected one; "
+            "raise `steps`, "
             "give the environment a time limit, or say episodes_end=False"
         )
 
@@ -267,18 +277,18 @@ def _require_same(play: list[Moment], other: list[Moment], cause: str, help_: st
         difference = _difference(moment, again)
         if difference:
             name = "ignored actions" if "other actions" in cause else "determinism"
-            raise ValueError(
-                f"promise '{name}', {difference} after {cause}; expected the same to the digit: {help_}"
-            )
+            raise BrokenPromise(f"promise '{name}', {difference} after {cause}; expected the same to the digit: {help_}")
 
 
 def _require_other(play: list[Moment], play_with: Callable[[int], list[Moment]]) -> None:
     for another in range(1, NUM_OTHER_SEEDS + 1):
         if any(_difference(*pair) for pair in zip(play, play_with(another), strict=True)):
             return
-    raise ValueError(
-        f"promise 'seeds matter': got the same play of {len(play) - 1} steps with {NUM_OTHER_SEEDS + 1} seeds, expected other "
-        "observations or rewards with another seed; use the seed that reset gets, or say seed_matters=False if nothing is random"
+    raise BrokenPromise(
+        f"promise 'seeds matter': got the same play of {len(play) - 1} steps with {NUM_OTHER_SEEDS + 1} seeds, "
+        "expected other "
+        "observations or rewards with another seed; use the seed that reset gets, or say seed_matters=False if "
+        "nothing is random"
     )
 
 

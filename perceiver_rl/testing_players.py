@@ -21,6 +21,11 @@ from perceiver_rl.environments import require_next_step_autoreset
 Seat = int | str
 Actions = dict[Seat, NDArray[np.int64]]
 
+
+class BrokenPromise(ValueError):
+    """An environment does not keep its side of the contract."""
+
+
 THE_ENVIRONMENT = ""
 """The seat of an environment that is neither a batch nor one of many agents."""
 
@@ -136,13 +141,14 @@ class VectorPlayer(Player):
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         require_next_step_autoreset(env, type(env).__name__)
         schema = schema_of(env.single_observation_space)
-        super().__init__({index: schema for index in range(env.num_envs)})
+        super().__init__(dict.fromkeys(range(env.num_envs), schema))
         self._env = env
         for name in ("observation_space", "action_space"):
             expected = gymnasium.vector.utils.batch_space(getattr(env, f"single_{name}"), env.num_envs)
             if getattr(env, name) != expected:
-                raise ValueError(
-                    f"promise 'spaces': got {name} {getattr(env, name)}, expected single_{name} for {env.num_envs} environments; "
+                raise BrokenPromise(
+                    f"promise 'spaces': got {name} {getattr(env, name)}, expected single_{name} for {env.num_envs} "
+                    "environments; "
                     f"use gymnasium.vector.utils.batch_space(single_{name}, num_envs)"
                 )
 
@@ -164,8 +170,9 @@ class VectorPlayer(Player):
         arrays = {"reward": reward, "terminated": terminated, "truncated": truncated}
         for name, array in arrays.items():
             if np.shape(array) != (self._env.num_envs,):
-                raise ValueError(
-                    f"promise 'spaces', step {step}: got {name} of shape {list(np.shape(array))}, expected one for each environment, "
+                raise BrokenPromise(
+                    f"promise 'spaces', step {step}: got {name} of shape {list(np.shape(array))}, expected one for "
+                    "each environment, "
                     f"shape [{self._env.num_envs}]"
                 )
         return self._moment(observation, reward, np.asarray(terminated) | np.asarray(truncated), step, arrays)
@@ -175,8 +182,9 @@ class VectorPlayer(Player):
         seats = range(self._env.num_envs)
         for key, array in observation.items():
             if len(array.shape) < 1 or len(array) != len(seats):
-                raise ValueError(
-                    f"promise 'contract', step {step}, observation[{key!r}]: got shape {list(array.shape)}, expected a leading axis of "
+                raise BrokenPromise(
+                    f"promise 'contract', step {step}, observation[{key!r}]: got shape {list(array.shape)}, expected "
+                    "a leading axis of "
                     f"{len(seats)} environments"
                 )
         resetting = tuple(np.flatnonzero(self._ended).tolist())
@@ -218,8 +226,9 @@ class ParallelPlayer(Player):
         observations, rewards, terminated, truncated, _ = _tuple(self._env.step(acting), 5, "step", step)
         for name, values in (("observations", observations), ("rewards", rewards), ("terminations", terminated)):
             if missing := sorted(acting.keys() - values.keys()):
-                raise ValueError(
-                    f"promise 'spaces', step {step}, {name}: got none of {', '.join(missing)}, expected one for each agent that acted, "
+                raise BrokenPromise(
+                    f"promise 'spaces', step {step}, {name}: got none of {', '.join(missing)}, expected one for each "
+                    "agent that acted, "
                     "in its last step too"
                 )
         ended = {agent: bool(terminated[agent] or truncated[agent]) for agent in acting}
@@ -232,7 +241,9 @@ class ParallelPlayer(Player):
             returned |= {f"observation[{key!r}] of agent {agent!r}": array for key, array in observation.items()}
         for agent in self._env.agents:
             if agent not in observations:
-                raise ValueError(f"promise 'spaces', step {step}: got no observation of agent {agent!r}, who is among env.agents")
+                raise BrokenPromise(
+                    f"promise 'spaces', step {step}: got no observation of agent {agent!r}, who is among env.agents"
+                )
         return Moment(
             step,
             dict(observations),
@@ -255,7 +266,8 @@ def make_player(env: EntityEnv) -> Player:
     if isinstance(env, ParallelEnv):
         return ParallelPlayer(env)
     raise ValueError(
-        f"environment: got a {type(env).__name__}, expected a gymnasium.Env, a gymnasium.vector.VectorEnv, a PettingZoo ParallelEnv, "
+        f"environment: got a {type(env).__name__}, expected a gymnasium.Env, a gymnasium.vector.VectorEnv, a "
+        "PettingZoo ParallelEnv, "
         "or a function that makes one"
     )
 
@@ -264,16 +276,18 @@ def _tuple(result: Any, length: int, call: str, step: int) -> tuple[Any, ...]:
     if not isinstance(result, tuple) or len(result) != length:
         got = f"a tuple of {len(result)}" if isinstance(result, tuple) else f"a {type(result).__name__}"
         names = "(observation, info)" if length == 2 else "(observation, reward, terminated, truncated, info)"
-        raise ValueError(f"promise 'spaces', step {step}: {call} returned {got}, expected {names}")
+        raise BrokenPromise(f"promise 'spaces', step {step}: {call} returned {got}, expected {names}")
     return result
 
 
 def _require_arrays(observation: Any, what: str, step: int) -> None:
     if not isinstance(observation, dict):
-        raise ValueError(f"promise 'contract', step {step}, {what}: got a {type(observation).__name__}, expected a dict of arrays")
+        raise BrokenPromise(
+            f"promise 'contract', step {step}, {what}: got a {type(observation).__name__}, expected a dict of arrays"
+        )
     for key, array in observation.items():
         if not isinstance(array, np.ndarray):
-            raise ValueError(
+            raise BrokenPromise(
                 f"promise 'contract', step {step}, {what}[{key!r}]: got a {type(array).__name__}, expected a numpy array"
             )
 
@@ -282,6 +296,6 @@ def _number(reward: Any, seat: Seat, step: int) -> float:
     try:
         return float(reward)
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        raise BrokenPromise(
             f"promise 'finite rewards', {name_of(seat)}, step {step}: got reward {reward!r}, expected a number"
         ) from error

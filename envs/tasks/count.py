@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.tasks.base import State, TaskVectorEnv
-from perceiver_rl.entities import ACTION_MASK, GLOBALS, EntitySchema, EntityType, Feature, Observation, features_key, mask_key
+from perceiver_rl.entities import (
+    ACTION_MASK,
+    GLOBALS,
+    EntitySchema,
+    EntityType,
+    Feature,
+    Observation,
+    features_key,
+    mask_key,
+)
 
 MAX_BEANS = 9
 

@@ -33,8 +33,8 @@ class MinefieldVectorEnv(TaskVectorEnv):
 
     Observation: the robot with its distances to the four edges, the target and the mines, positions relative to the robot.
     Action: a step north, east, south or west; leaving the field is not legal.
-    Reward: the steps to the target if there were no mines, one less (1) or one more (-1), divided by those at the beginning. A
-    mine takes back what was earned.
+    Reward: the steps to the target if there were no mines, one less (1) or one more (-1), divided by those at the beginning.
+    A mine takes back what was earned.
     Termination: on the target or on a mine. Truncation: after 32 steps.
     Best return: 1, for whoever arrives; 0 on a mine.
     Negative control: everything is shown as a mine, the target too.
@@ -117,7 +117,9 @@ class MinefieldVectorEnv(TaskVectorEnv):
 
 
 class MinefieldAgent:
-    """Plays Minefield perfectly, by the shortest way around the mines. It keeps `perceiver_rl.evaluation`'s `Agent` protocol.
+    """Plays Minefield perfectly, by the shortest way around the mines.
+
+    It keeps the `Agent` protocol of `perceiver_rl.evaluation`.
 
     Args:
         schema: The task's.
