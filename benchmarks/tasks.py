@@ -75,6 +75,7 @@ def run_task(
 
     config = f"configs.tasks_ppo:{task}"
     total = steps or default_steps(load_factory(config))
+    commit = provenance()["commit"]
     overrides = ('environment.env_config={"ablate": True}',) if ablated else ()
     run = prepare(RunSettings(config, None, seed, total, overrides), RunFolder(folder))
     env = make_vec(task, EVALUATION_ENVS, ablate=ablated)
@@ -98,7 +99,7 @@ def run_task(
         f"steps_to_{REACHED}": min(reached, default=None),
         "env_steps": result.progress.env_steps,
         "seconds": round(result.progress.seconds, 1),
-        "commit": provenance()["commit"],
+        "commit": commit,
     }
 
 

@@ -29,6 +29,7 @@ class TaskSettings:
         epochs: Passes over each batch.
         lr: Learning rate at the beginning.
         gamma: Discount.
+        clip: How far one batch may change a choice's probability, as a ratio.
         entropy: Coefficient of the entropy bonus.
         model: Preset.
     """
@@ -39,6 +40,7 @@ class TaskSettings:
     epochs: int = 4
     lr: float = 3e-3
     gamma: float = 0.9
+    clip: float = 0.2
     entropy: float = 0.003
     model: str = "tiny"
 
@@ -64,7 +66,7 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
             train_batch_size_per_learner=task.batch,
             minibatch_size=task.minibatch,
             num_epochs=task.epochs,
-            clip_param=0.2,
+            clip_param=task.clip,
             vf_clip_param=float("inf"),
             vf_loss_coeff=0.5,
             entropy_coeff=task.entropy,
@@ -78,32 +80,32 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
 
 
 def count(total_env_steps: int = 2_000) -> PPOConfig:
-    """How many beans: two thousand answers are all there is to learn from, so batches are small and used often."""
-    settings = TaskSettings(num_envs=50, batch=100, minibatch=50, epochs=8)
+    """How many beans: two thousand answers are all there is to learn from, so batches are small and change much."""
+    settings = TaskSettings(num_envs=50, batch=50, minibatch=50, epochs=6, clip=0.5)
     return _config("task/count", total_env_steps, settings)
 
 
-def floor_is_lava(total_env_steps: int = 20_000) -> PPOConfig:
+def floor_is_lava(total_env_steps: int = 16_000) -> PPOConfig:
     """The one safe tile of eight."""
     return _config("task/floor_is_lava", total_env_steps, TaskSettings())
 
 
-def cherry_pick(total_env_steps: int = 40_000) -> PPOConfig:
+def cherry_pick(total_env_steps: int = 30_000) -> PPOConfig:
     """The better half of 32 cherries. Little discount is needed: what a cherry is worth is paid at once."""
     return _config("task/cherry_pick", total_env_steps, TaskSettings(num_envs=128, gamma=0.5, entropy=0.0))
 
 
-def pick_matching_balls(total_env_steps: int = 80_000) -> PPOConfig:
+def pick_matching_balls(total_env_steps: int = 24_000) -> PPOConfig:
     """Balls of one colour out of 32."""
     return _config("task/pick_matching_balls", total_env_steps, TaskSettings(num_envs=128))
 
 
-def xor(total_env_steps: int = 24_000) -> PPOConfig:
+def xor(total_env_steps: int = 20_000) -> PPOConfig:
     """Are two bits different."""
     return _config("task/xor", total_env_steps, TaskSettings(lr=2e-3))
 
 
-def move_to_origin(total_env_steps: int = 30_000) -> PPOConfig:
+def move_to_origin(total_env_steps: int = 24_000) -> PPOConfig:
     """Walk to the origin."""
     return _config("task/move_to_origin", total_env_steps, TaskSettings(num_envs=128))
 

@@ -21,13 +21,13 @@ MAX_BEANS = 9
 
 
 class CountVectorEnv(TaskVectorEnv):
-    """Answer how many beans there are; four of the ten answers are allowed, the right one among them.
+    """Answer how many beans there are; three of the ten answers are allowed, the right one among them.
 
     Observation: zero to nine beans, all alike, so that nothing but their number differs; and the counter, who acts.
     Action: `"0"` to `"9"`.
     Reward: 1 for the right answer, else 0.
     Termination: after one step.
-    Best return: 1. Blind play gets 0.25.
+    Best return: 1. Blind play gets a third.
     Negative control: no bean is shown.
 
     >>> env = CountVectorEnv(num_envs=3)
@@ -48,10 +48,10 @@ class CountVectorEnv(TaskVectorEnv):
         verbs=tuple(str(number) for number in range(MAX_BEANS + 1)),
     )
     time_limit = 1
-    num_choices = 4
+    num_choices = 3
 
     def draw(self, random: np.random.Generator, count: int) -> State:
-        """A number of beans, and three wrong answers beside the right one."""
+        """A number of beans, and two wrong answers beside the right one."""
         beans = random.integers(0, MAX_BEANS + 1, count)
         preference = random.random((count, MAX_BEANS + 1))
         preference[np.arange(count), beans] = 2.0
