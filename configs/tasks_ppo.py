@@ -29,7 +29,6 @@ class TaskSettings:
         epochs: Passes over each batch.
         lr: Learning rate at the beginning.
         gamma: Discount.
-        clip: How far one batch may change a choice's probability, as a ratio.
         entropy: Coefficient of the entropy bonus.
         model: Preset.
     """
@@ -40,7 +39,6 @@ class TaskSettings:
     epochs: int = 4
     lr: float = 3e-3
     gamma: float = 0.9
-    clip: float = 0.2
     entropy: float = 0.003
     model: str = "tiny"
 
@@ -66,7 +64,7 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
             train_batch_size_per_learner=task.batch,
             minibatch_size=task.minibatch,
             num_epochs=task.epochs,
-            clip_param=task.clip,
+            clip_param=0.2,
             vf_clip_param=float("inf"),
             vf_loss_coeff=0.5,
             entropy_coeff=task.entropy,
@@ -80,8 +78,8 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
 
 
 def count(total_env_steps: int = 2_000) -> PPOConfig:
-    """How many beans: two thousand answers are all there is to learn from, so batches are small and change much."""
-    settings = TaskSettings(num_envs=50, batch=50, minibatch=50, epochs=6, clip=0.5)
+    """How many beans: two thousand answers are all there is to learn from, so batches are small and used often."""
+    settings = TaskSettings(num_envs=100, batch=100, minibatch=50, epochs=8, lr=5e-3, entropy=0.02)
     return _config("task/count", total_env_steps, settings)
 
 

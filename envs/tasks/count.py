@@ -1,4 +1,4 @@
-"""Count: how many beans are there? Variable counts and masked answers."""
+"""Count: how many of nine things are beans? Variable counts of two types, and masked answers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from perceiver_rl.entities import (
     mask_key,
 )
 
-MAX_BEANS = 9
+NUM_THINGS = 9
+NUM_ANSWERS = NUM_THINGS + 1
 
 
 class CountVectorEnv(TaskVectorEnv):
-    """Answer how many beans there are; three of the ten answers are allowed, the right one among them.
+    """Answer how many of nine things are beans; three of the ten answers are allowed, the right one among them.
 
-    Observation: zero to nine beans, all alike, so that nothing but their number differs; and the counter, who acts.
+    Observation: the counter, who acts, zero to nine beans, and pebbles for the rest. All beans are alike, and all pebbles.
     Action: `"0"` to `"9"`.
     Reward: 1 for the right answer, else 0.
     Termination: after one step.
     Best return: 1. Blind play gets a third.
-    Negative control: no bean is shown.
+    Negative control: neither beans nor pebbles are shown.
 
     >>> env = CountVectorEnv(num_envs=3)
     >>> observation, info = env.reset(seed=7)
@@ -42,20 +43,21 @@ class CountVectorEnv(TaskVectorEnv):
     schema = EntitySchema(
         entity_types=(
             EntityType("counter", (Feature("here", 0, 1),), max_count=1),
-            EntityType("bean", (Feature("here", 0, 1),), max_count=MAX_BEANS),
+            EntityType("bean", (Feature("here", 0, 1),), max_count=NUM_THINGS),
+            EntityType("pebble", (Feature("here", 0, 1),), max_count=NUM_THINGS),
         ),
         actors=("counter",),
-        verbs=tuple(str(number) for number in range(MAX_BEANS + 1)),
+        verbs=tuple(str(number) for number in range(NUM_ANSWERS)),
     )
     time_limit = 1
     num_choices = 3
 
     def draw(self, random: np.random.Generator, count: int) -> State:
         """A number of beans, and two wrong answers beside the right one."""
-        beans = random.integers(0, MAX_BEANS + 1, count)
-        preference = random.random((count, MAX_BEANS + 1))
+        beans = random.integers(0, NUM_ANSWERS, count)
+        preference = random.random((count, NUM_ANSWERS))
         preference[np.arange(count), beans] = 2.0
-        allowed = preference.argsort(axis=1).argsort(axis=1) > MAX_BEANS - self.num_choices
+        allowed = preference.argsort(axis=1).argsort(axis=1) >= NUM_ANSWERS - self.num_choices
         return {"beans": beans, "allowed": allowed}
 
     def act(self, state: State, choice: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -63,20 +65,23 @@ class CountVectorEnv(TaskVectorEnv):
         return (choice == state["beans"]).astype(float), np.ones(len(choice), bool)
 
     def observe(self, state: State) -> Observation:
-        """The beans in the first slots."""
-        count = len(state["beans"])
+        """Beans and pebbles, each in the first slots of their type."""
+        count, beans = len(state["beans"]), state["beans"][:, None]
         return {
             features_key("counter"): np.ones((count, 1, 1), np.float32),
             mask_key("counter"): np.ones((count, 1), bool),
-            features_key("bean"): np.ones((count, MAX_BEANS, 1), np.float32),
-            mask_key("bean"): np.arange(MAX_BEANS) < state["beans"][:, None],
+            features_key("bean"): np.ones((count, NUM_THINGS, 1), np.float32),
+            mask_key("bean"): np.arange(NUM_THINGS) < beans,
+            features_key("pebble"): np.ones((count, NUM_THINGS, 1), np.float32),
+            mask_key("pebble"): np.arange(NUM_THINGS) < NUM_THINGS - beans,
             GLOBALS: np.zeros((count, 0), np.float32),
             ACTION_MASK: state["allowed"][:, None].copy(),
         }
 
     def hide(self, observation: Observation) -> None:
-        """Show no bean."""
+        """Show nothing to count."""
         observation[mask_key("bean")][:] = False
+        observation[mask_key("pebble")][:] = False
 
 
 class CountAgent:
