@@ -16,9 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.progress import read_progress
+
 RESULTS = Path("benchmarks/results/tasks.json")
 REACHED = 0.98
 """Share of the best return at which a task counts as learned."""
+SMOOTHING = 4
+"""Iterations over which a return in training is averaged."""
 EVALUATION_ENVS = 64
 
 
@@ -71,7 +75,7 @@ def run_task(
     from perceiver_rl.rllib.checkpoint import load_policy
     from perceiver_rl.rllib.config_file import default_steps, load_factory
     from perceiver_rl.rllib.run_folder import RunFolder, RunSettings, provenance
-    from perceiver_rl.rllib.training import Progress, prepare, train
+    from perceiver_rl.rllib.training import prepare, train
 
     config = f"configs.tasks_ppo:{task}"
     total = steps or default_steps(load_factory(config))
@@ -79,13 +83,7 @@ def run_task(
     overrides = ('environment.env_config={"ablate": True}',) if ablated else ()
     run = prepare(RunSettings(config, None, seed, total, overrides), RunFolder(folder))
     env = make_vec(task, EVALUATION_ENVS, ablate=ablated)
-    reached: list[int] = []
-
-    def note(progress: Progress) -> None:
-        if progress.numbers.get("outcome/return", float("-inf")) >= REACHED * env.best_return:
-            reached.append(progress.env_steps)
-
-    result = train(run, checkpoint_every=total, on_progress=note)
+    result = train(run, checkpoint_every=total)
     agent = PolicyAgent(load_policy(result.checkpoint, env.schema))
     episodes_per_env = max(1, episodes // EVALUATION_ENVS)
     played = evaluate(agent, env, episodes_per_env=episodes_per_env, seed=seed, greedy=True)
@@ -96,11 +94,31 @@ def run_task(
         "best_return": env.best_return,
         "greedy_return": round(fmean(record.total_reward for record in played), 4),
         "episodes": len(played),
-        f"steps_to_{REACHED}": min(reached, default=None),
+        f"steps_to_{REACHED}": steps_to(
+            REACHED * env.best_return, read_progress(folder), run.config.num_envs_per_env_runner * env.time_limit
+        ),
         "env_steps": result.progress.env_steps,
         "seconds": round(result.progress.seconds, 1),
         "commit": commit,
     }
+
+
+def steps_to(threshold: float, progress: list[dict[str, float]], first: int) -> int | None:
+    """Environment steps at which training episodes, whose actions are sampled, first had a return of `threshold`.
+
+    Args:
+        threshold: The return, as a mean over the last four iterations.
+        progress: What the run logged, one record an iteration.
+        first: Steps before which no iteration counts: at first only short episodes have ended, which are the good ones.
+
+    Returns:
+        Steps; None if it was never reached.
+    """
+    counted = [record for record in progress if record["env_steps"] >= first and "outcome/return" in record]
+    for last in range(SMOOTHING, len(counted) + 1):
+        if sum(record["outcome/return"] for record in counted[last - SMOOTHING : last]) / SMOOTHING >= threshold:
+            return int(counted[last - 1]["env_steps"])
+    return None
 
 
 if __name__ == "__main__":

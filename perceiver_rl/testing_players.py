@@ -231,11 +231,11 @@ class ParallelPlayer(Player):
                     "agent that acted, "
                     "in its last step too"
                 )
-        ended = {agent: bool(terminated[agent] or truncated[agent]) for agent in acting}
+        ended: dict[Seat, bool] = {agent: bool(terminated[agent] or truncated[agent]) for agent in acting}
         return self._moment(observations, rewards, ended, step)
 
     def _moment(self, observations: Any, rewards: Any, ended: dict[Seat, bool], step: int) -> Moment:
-        returned = {}
+        returned: dict[str, NDArray[Any]] = {}
         for agent, observation in observations.items():
             _require_arrays(observation, f"observation of agent {agent!r}", step)
             returned |= {f"observation[{key!r}] of agent {agent!r}": array for key, array in observation.items()}

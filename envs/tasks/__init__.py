@@ -7,11 +7,14 @@ of them needs, and what was measured.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from envs.tasks.base import TaskEnv, TaskVectorEnv
 from perceiver_rl.configuration import unknown_name
 from perceiver_rl.environments import load
+
+if TYPE_CHECKING:
+    from perceiver_rl.evaluation.agent import Agent  # which needs torch; a task does not
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,9 @@ def make(name: str, **options: Any) -> TaskEnv:
     return TaskEnv(make_vec(name, 1, **options))
 
 
-def make_best_agent(name: str) -> Any:
+def make_best_agent(name: str) -> Agent:
     """The scripted agent that plays a task perfectly; errors as for `make_vec`."""
-    task = _task(name)
-    return load(task.agent)(load(task.env).schema)
+    return load(_task(name).agent)(make_vec(name, 1).schema)
 
 
 def _task(name: str) -> Task:
