@@ -113,6 +113,7 @@ class MinefieldVectorEnv(TaskVectorEnv):
         """Show the target as one more mine."""
         observation[features_key("mine")][:, -1] = observation[features_key("target")][:, 0]
         observation[mask_key("mine")][:, -1] = True
+        observation[features_key("target")][:] = 0.0
         observation[mask_key("target")][:] = False
 
 

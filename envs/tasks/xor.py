@@ -58,6 +58,7 @@ class XorVectorEnv(TaskVectorEnv):
 
     def hide(self, observation: Observation) -> None:
         """Show the first bit alone."""
+        observation[features_key("bit")][:, 1] = 0.0
         observation[mask_key("bit")][:, 1] = False
 
 
