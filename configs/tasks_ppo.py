@@ -10,7 +10,7 @@ and the same with the decisive feature hidden, where nothing can be learned:
 another task by the same settings.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ray.rllib.algorithms.ppo import PPOConfig
 
@@ -30,7 +30,8 @@ class TaskSettings:
         lr: Learning rate at the beginning.
         gamma: Discount.
         entropy: Coefficient of the entropy bonus.
-        model: Preset.
+        value: Coefficient of the value's loss.
+        policy_init_scale: Factor on the initial weights of the action heads.
     """
 
     num_envs: int = 256
@@ -40,11 +41,13 @@ class TaskSettings:
     lr: float = 3e-3
     gamma: float = 0.9
     entropy: float = 0.003
-    model: str = "tiny"
+    value: float = 0.5
+    policy_init_scale: float = 0.1
 
 
 def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
     """PPO in one process; the learning rate falls linearly to zero at `total_env_steps`."""
+    model = replace(preset("tiny"), policy_init_scale=task.policy_init_scale)
     return (
         PPOConfig()
         .environment(register_env(env))
@@ -55,7 +58,7 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
             num_envs_per_env_runner=task.num_envs,
             rollout_fragment_length=max(1, task.batch // task.num_envs),
         )
-        .rl_module(rl_module_spec=module_spec(preset(task.model)))
+        .rl_module(rl_module_spec=module_spec(model))
         .callbacks(EpisodeOutcomes)
         .training(
             lr=[[0, task.lr], [total_env_steps, 0.0]],
@@ -66,7 +69,7 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
             num_epochs=task.epochs,
             clip_param=0.2,
             vf_clip_param=float("inf"),
-            vf_loss_coeff=0.5,
+            vf_loss_coeff=task.value,
             entropy_coeff=task.entropy,
             use_kl_loss=False,
             grad_clip=0.5,
@@ -79,7 +82,9 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
 
 def count(total_env_steps: int = 2_000) -> PPOConfig:
     """How many beans: two thousand answers are all there is to learn from, so batches are small and used often."""
-    settings = TaskSettings(num_envs=100, batch=100, minibatch=50, epochs=8, lr=5e-3, entropy=0.02)
+    settings = TaskSettings(
+        num_envs=100, batch=100, minibatch=50, epochs=8, lr=5e-3, entropy=0.01, value=0.1, policy_init_scale=1.0
+    )
     return _config("task/count", total_env_steps, settings)
 
 
