@@ -85,10 +85,12 @@ def check_entity_env(
         _require_same(play, _play(other, seed, steps), "the same seed and actions", _SEED_HELP)
         if seed_matters:
             _require_other(play, lambda another: _play(other, seed + another, steps, action_seed=seed))
-        for whose, help_ in _IGNORED.items():
+        report = _report(play, player.schemas)
+        met = {_ABSENT: report.met_absent_actor, _RESETTING: any(moment.resetting for moment in play)}
+        for whose in filter(met.get, met):
             disturbed = _play(other, seed, steps, disturb=whose)
-            _require_same(play, disturbed, f"other actions of {whose}", help_)
-    return _report(play, player.schemas)
+            _require_same(play, disturbed, f"other actions of {whose}", _IGNORED[whose])
+    return report
 
 
 _SEED_HELP = "take all randomness from one generator that reset(seed=…) seeds, and keep nothing from before it"
@@ -127,7 +129,7 @@ def _play(
         disturb: Whose actions are drawn at random though nobody should read them: a key of `_IGNORED`.
     """
     random = np.random.default_rng(seed if action_seed is None else action_seed)
-    noise = np.random.default_rng(seed + 1)
+    noise = np.random.default_rng((seed, 1))  # another stream than the actions'
     moment = player.reset(seed)
     _check(moment, player.schemas)
     moments = [_copied(moment)]
@@ -163,13 +165,11 @@ def _raised(error: Exception, step: int, disturb: str | None) -> BrokenPromise:
     if disturb:
         return BrokenPromise(
             f"promise 'ignored actions', step {step}: other actions of {disturb} raised {type(error).__name__}: "
-            f"{error}; expected "
-            f"no change at all: {_IGNORED[disturb]}"
+            f"{error}; expected no change at all: {_IGNORED[disturb]}"
         )
     return BrokenPromise(
         f"promise 'legal actions', step {step}: a legal action raised {type(error).__name__}: {error}; expected "
-        "every option that "
-        "action_mask allows to be carried out: mend the step, or take the option out of the mask"
+        "every option that action_mask allows to be carried out: mend the step, or take the option out of the mask"
     )
 
 
@@ -208,8 +208,7 @@ def _require_an_actor(moment: Moment, schemas: Mapping[Seat, EntitySchema]) -> N
             keys = ", ".join(mask_key(actor) for actor in schemas[seat].actors)
             raise BrokenPromise(
                 f"promise 'an actor is present', {name_of(seat)}, step {moment.step}: got {keys} all False while the "
-                "episode runs, "
-                "expected an actor that can choose; end the episode when its last actor is gone"
+                "episode runs, expected an actor that can choose; end the episode when its last actor is gone"
             )
 
 
@@ -218,8 +217,7 @@ def _require_finite_rewards(moment: Moment) -> None:
         if not np.isfinite(reward):
             raise BrokenPromise(
                 f"promise 'finite rewards', {name_of(seat)}, step {moment.step}: got reward {reward}, expected a "
-                "finite number; "
-                "look for a division by zero in the step"
+                "finite number; look for a division by zero in the step"
             )
 
 
@@ -233,10 +231,8 @@ def _require_quiet_reset(moment: Moment) -> None:
         if got:
             raise BrokenPromise(
                 f"promise 'reset in the next step', {name_of(seat)}, step {moment.step}, the one after an episode's "
-                "end: got "
-                f"{' and '.join(got)}, expected reward 0, neither terminated nor truncated; this step only resets: "
-                "ignore the "
-                "action, and return the new episode's first observation"
+                f"end: got {' and '.join(got)}, expected reward 0, neither terminated nor truncated; this step only resets: "
+                "ignore the action, and return the new episode's first observation"
             )
 
 
@@ -267,8 +263,7 @@ def _require_an_end(play: list[Moment]) -> None:
     if not any(any(moment.ended.values()) for moment in play):
         raise BrokenPromise(
             f"promise 'episodes end': got no end in {len(play) - 1} steps of random legal actions, expected one; "
-            "raise `steps`, "
-            "give the environment a time limit, or say episodes_end=False"
+            "raise `steps`, give the environment a time limit, or say episodes_end=False"
         )
 
 

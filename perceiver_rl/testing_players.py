@@ -148,8 +148,7 @@ class VectorPlayer(Player):
             if getattr(env, name) != expected:
                 raise BrokenPromise(
                     f"promise 'spaces': got {name} {getattr(env, name)}, expected single_{name} for {env.num_envs} "
-                    "environments; "
-                    f"use gymnasium.vector.utils.batch_space(single_{name}, num_envs)"
+                    f"environments; use gymnasium.vector.utils.batch_space(single_{name}, num_envs)"
                 )
 
     def action_space(self, seat: Seat) -> gymnasium.Space[Any]:
@@ -172,8 +171,7 @@ class VectorPlayer(Player):
             if np.shape(array) != (self._env.num_envs,):
                 raise BrokenPromise(
                     f"promise 'spaces', step {step}: got {name} of shape {list(np.shape(array))}, expected one for "
-                    "each environment, "
-                    f"shape [{self._env.num_envs}]"
+                    f"each environment, shape [{self._env.num_envs}]"
                 )
         return self._moment(observation, reward, np.asarray(terminated) | np.asarray(truncated), step, arrays)
 
@@ -184,8 +182,7 @@ class VectorPlayer(Player):
             if len(array.shape) < 1 or len(array) != len(seats):
                 raise BrokenPromise(
                     f"promise 'contract', step {step}, observation[{key!r}]: got shape {list(array.shape)}, expected "
-                    "a leading axis of "
-                    f"{len(seats)} environments"
+                    f"a leading axis of {len(seats)} environments"
                 )
         resetting = tuple(np.flatnonzero(self._ended).tolist())
         self._ended = ended.copy()
@@ -228,8 +225,7 @@ class ParallelPlayer(Player):
             if missing := sorted(acting.keys() - values.keys()):
                 raise BrokenPromise(
                     f"promise 'spaces', step {step}, {name}: got none of {', '.join(missing)}, expected one for each "
-                    "agent that acted, "
-                    "in its last step too"
+                    "agent that acted, in its last step too"
                 )
         ended: dict[Seat, bool] = {agent: bool(terminated[agent] or truncated[agent]) for agent in acting}
         return self._moment(observations, rewards, ended, step)
@@ -267,8 +263,7 @@ def make_player(env: EntityEnv) -> Player:
         return ParallelPlayer(env)
     raise ValueError(
         f"environment: got a {type(env).__name__}, expected a gymnasium.Env, a gymnasium.vector.VectorEnv, a "
-        "PettingZoo ParallelEnv, "
-        "or a function that makes one"
+        "PettingZoo ParallelEnv, or a function that makes one"
     )
 
 
