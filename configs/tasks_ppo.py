@@ -83,7 +83,7 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
 def count(total_env_steps: int = 2_000) -> PPOConfig:
     """How many beans: two thousand answers are all there is to learn from, so batches are small and used often."""
     settings = TaskSettings(
-        num_envs=100, batch=100, minibatch=50, epochs=8, lr=5e-3, entropy=0.01, value=0.1, policy_init_scale=1.0
+        num_envs=100, batch=100, minibatch=50, epochs=12, lr=5e-3, entropy=0.01, value=0.1, policy_init_scale=1.0
     )
     return _config("task/count", total_env_steps, settings)
 
