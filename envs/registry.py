@@ -22,8 +22,8 @@ class Family:
     """Where to find the environments of a family, each as `"module:attribute"`.
 
     Args:
-        vector_env: Class with the signature `(member, num_envs, **options)`.
-        env: Class with the signature `(member, **options)`.
+        vector_env: Class or function with the signature `(member, num_envs, **options)`.
+        env: Class or function with the signature `(member, **options)`.
         members: Function that lists the members' names.
     """
 
@@ -34,6 +34,7 @@ class Family:
 
 FAMILIES: dict[str, Family] = {
     "smax": Family("envs.smax:SmaxVectorEnv", "envs.smax:SmaxEnv", "envs.smax:map_names"),
+    "task": Family("envs.tasks:make_vec", "envs.tasks:make", "envs.tasks:names"),
 }
 
 
