@@ -99,26 +99,32 @@ class PerceiverModelV2(TorchModelV2, nn.Module):
         if original is not None:
             _require_preserved(schema)
         _require_plain(model_config)
-        self.policy = EntityPolicy(schema, from_mapping(EntityPolicyConfig, settings, "custom_model_config"))
-        self._value_readout: Tensor | None = None
+        config = from_mapping(EntityPolicyConfig, settings, "custom_model_config")
+        if config.joint != "independent":
+            raise ValueError(
+                f"custom_model_config.joint: got {config.joint!r}, expected 'independent'; the old stack draws all actions from "
+                "one distribution, after the model has run. Use the new stack"
+            )
+        self.policy = EntityPolicy(schema, config)
+        self._value: Tensor | None = None
 
     def forward(
         self, input_dict: Mapping[str, Any], state: list[Tensor], seq_lens: Tensor | None
     ) -> tuple[Float[Tensor, "batch inputs"], list[Tensor]]:
-        """Decode every actor's options, and keep the value query's answer for `value_function`.
+        """Decode every actor's options, and keep the value for `value_function`.
 
         Outside of training, that is where environments are sampled, every observation is checked against the contract.
         """
         observation = self._observation(input_dict["obs"])
         output = self.policy(observation)
-        self._value_readout = output.value_readout
+        self._value = output.value
         return to_dist_inputs(output), state
 
     def value_function(self) -> Float[Tensor, " batch"]:
         """The values of the observations of the last forward pass."""
-        if self._value_readout is None:
+        if self._value is None:
             raise ValueError("value_function: got no forward pass before it, expected one; call the model first")
-        return self.policy.value_from_readout(self._value_readout)
+        return self._value
 
     def _observation(self, obs: Any) -> dict[str, Tensor]:
         """The arrays that the schema tells, in its types: RLlib's preprocessor makes floats of masks."""

@@ -143,6 +143,10 @@ def test_distribution__is_the_one_of_each_actors_choice() -> None:
             {"custom_model_config": {"perceiver": {"latents": 3}}},
             "custom_model_config.perceiver: unknown key 'latents' (did you mean 'num_latents'?); known",
         ),
+        (
+            {"custom_model_config": {"joint": "sequential"}},
+            "custom_model_config.joint: got 'sequential', expected 'independent'; the old stack draws all actions",
+        ),
         ({"custom_action_dist": None}, "model config: got no custom_action_dist, expected 'perceiver'; RLlib's own"),
         ({"use_lstm": True}, "model config: got use_lstm=True, expected False; RLlib would put a layer after"),
         ({"use_attention": True}, "model config: got use_attention=True, expected False; RLlib would put a layer after"),
