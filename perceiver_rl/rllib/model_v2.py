@@ -102,8 +102,8 @@ class PerceiverModelV2(TorchModelV2, nn.Module):
         config = from_mapping(EntityPolicyConfig, settings, "custom_model_config")
         if config.joint != "independent":
             raise ValueError(
-                f"custom_model_config.joint: got {config.joint!r}, expected 'independent'; the old stack draws all actions from "
-                "one distribution, after the model has run. Use the new stack"
+                f"custom_model_config.joint: got {config.joint!r}, expected 'independent'; the old stack draws all actions "
+                "from one distribution, after the model has run. Use the new stack"
             )
         self.policy = EntityPolicy(schema, config)
         self._value: Tensor | None = None
