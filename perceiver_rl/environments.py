@@ -18,6 +18,9 @@ from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
 DEFAULT_REGISTRY = "envs.registry:make_vec"
 """Where plain names such as `smax/2s3z` are looked up: the checkout's `envs` folder."""
 
+PARALLEL_REGISTRY = "envs.registry:make_parallel"
+"""The same for multi-agent environments such as `kaz/default`."""
+
 TRIAL_STEPS = 5
 """Steps that `try_environment` plays."""
 
@@ -38,6 +41,23 @@ def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, A
     if ":" in env:
         return load(env)(num_envs=num_envs, **options)
     return load(DEFAULT_REGISTRY)(env, num_envs, **options)
+
+
+def make_parallel_env(env: str, **options: Any) -> Any:
+    """Build a PettingZoo parallel environment whose observation spaces carry a schema for each agent.
+
+    Args:
+        env: Either `"module:callable"`, which is imported and called as `callable(**options)`, or a name that the checkout's
+            `envs.registry` knows, e.g. `"kaz/default"`.
+        options: Passed on.
+
+    Raises:
+        ValueError: If there is no such name, module or attribute; the message says which.
+        ImportError: If a package that the environment needs is not installed; the message says which.
+    """
+    if ":" in env:
+        return load(env)(**options)
+    return load(PARALLEL_REGISTRY)(env, **options)
 
 
 def load(import_string: str) -> Callable[..., Any]:
