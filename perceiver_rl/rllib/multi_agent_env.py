@@ -14,6 +14,8 @@ from typing import Any
 import gymnasium
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from perceiver_rl.environments import require_possible_agents
+
 ALL = "__all__"
 
 
@@ -35,12 +37,7 @@ class ParallelMultiAgentEnv(MultiAgentEnv):
 
     def __init__(self, env: Any) -> None:
         self.env = env
-        possible = list(getattr(env, "possible_agents", ()))  # optional in PettingZoo
-        if not possible:
-            raise ValueError(
-                f"environment {env}: got no possible_agents, expected the names of all agents that may ever appear: RLlib asks for "
-                "all spaces before the first reset"
-            )
+        possible = require_possible_agents(env)
         self.possible_agents = possible
         self.agents = list(possible)
         self.observation_spaces = {agent: env.observation_space(agent) for agent in possible}
