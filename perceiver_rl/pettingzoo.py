@@ -59,11 +59,30 @@ Act = Callable[[int, str], Any]
 """`act(option, agent's name)`: the environment's own action."""
 
 
-class EntityParallelEnv(ParallelEnv):
+class EntityActionSpace(gymnasium.spaces.MultiDiscrete):
+    """The action space of a schema, which samples by the observation's own `action_mask`, as PettingZoo's tests and examples do."""
+
+    def __init__(self, schema: EntitySchema) -> None:
+        super().__init__([schema.num_options] * schema.max_actors)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> NDArray[np.integer[Any]]:
+        """A random action.
+
+        Args:
+            mask: The observation's `action_mask`, bool `[max_actors, num_options]`, or what gymnasium takes.
+            probability: As gymnasium has it.
+        """
+        if isinstance(mask, np.ndarray):
+            mask = tuple(mask.astype(np.int8))
+        return super().sample(mask, probability)
+
+
+class EntityParallelEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo ships no types
     """A PettingZoo parallel environment whose agents see typed entities and choose among named options.
 
     Observation: for each agent what its schema says; `observation_space(agent)` carries the schema.
-    Action: `MultiDiscrete([num_options])`, one option; a plain integer is taken as well.
+    Action: `MultiDiscrete([num_options])`, one option; a plain integer is taken as well. An option that is not legal is handed on,
+    too: RLlib's check of environments, for one, tries any, and what to make of it is the environment's affair.
     Reward, termination, truncation, infos: the wrapped environment's.
     Agents: those of the wrapped environment. Who dies leaves `agents` after one last observation, in which it need not be
     present itself; who is born appears. There is no black death: nobody acts after its end.
@@ -94,10 +113,9 @@ class EntityParallelEnv(ParallelEnv):
         self._shared = isinstance(schema, EntitySchema)
         self._observe = observe
         self._act = act
-        self._observations: dict[str, Observation] = {}
         # PettingZoo asks for the same space object for an agent, each time.
         self._observation_spaces: dict[str, EntityObservationSpace] = {}
-        self._action_spaces: dict[str, gymnasium.spaces.MultiDiscrete] = {}
+        self._action_spaces: dict[str, EntityActionSpace] = {}
         for name, each in self._schemas.items():
             if each.max_actors != 1:
                 where = f"schema of agent {name!r}" if name else "schema"
@@ -115,7 +133,7 @@ class EntityParallelEnv(ParallelEnv):
         return list(self.env.agents)
 
     @property
-    def unwrapped(self) -> ParallelEnv:
+    def unwrapped(self) -> Any:
         """The wrapped environment's core."""
         return self.env.unwrapped
 
@@ -130,16 +148,16 @@ class EntityParallelEnv(ParallelEnv):
             raise ValueError(f"agent {agent!r}: got no schema, expected one for each agent; known are {', '.join(self._schemas)}")
         return self._schemas[name]
 
-    def observation_space(self, agent: str) -> EntityObservationSpace:
+    def observation_space(self, agent: str) -> gymnasium.Space[Any]:
         """The observation space of an agent; it carries the agent's schema."""
         if agent not in self._observation_spaces:
             self._observation_spaces[agent] = EntityObservationSpace(self.schema_of_agent(agent))
         return self._observation_spaces[agent]
 
-    def action_space(self, agent: str) -> gymnasium.spaces.MultiDiscrete:
+    def action_space(self, agent: str) -> EntityActionSpace:
         """The action space of an agent: one option."""
         if agent not in self._action_spaces:
-            self._action_spaces[agent] = gymnasium.spaces.MultiDiscrete([self.schema_of_agent(agent).num_options])
+            self._action_spaces[agent] = EntityActionSpace(self.schema_of_agent(agent))
         return self._action_spaces[agent]
 
     def reset(
@@ -151,23 +169,21 @@ class EntityParallelEnv(ParallelEnv):
             ValueError: If `observe` makes something that does not keep the schema.
         """
         raw, infos = self.env.reset(seed=seed, options=options)
-        self._observations = self._observe_all(raw, infos)
-        return self._observations, infos
+        return self._observe_all(raw, infos), infos
 
     def step(
-        self, actions: Mapping[str, ArrayLike]
+        self, actions: Mapping[str, Any]
     ) -> tuple[
         dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
     ]:  # PettingZoo's own tuple
         """Let every living agent act; see `pettingzoo.ParallelEnv.step`.
 
         Raises:
-            ValueError: If an action is no legal option, or `observe` makes something that does not keep the schema.
+            ValueError: If an action is no option, or `observe` makes something that does not keep the schema.
         """
         own = {agent: self._own_action(agent, actions[agent]) for agent in self.env.agents if agent in actions}
         raw, rewards, terminations, truncations, infos = self.env.step(own)
-        self._observations = self._observe_all(raw, infos)
-        return self._observations, dict(rewards), terminations, truncations, infos
+        return self._observe_all(raw, infos), dict(rewards), terminations, truncations, infos
 
     def render(self) -> Any:
         """The wrapped environment's picture."""
@@ -198,18 +214,15 @@ class EntityParallelEnv(ParallelEnv):
                     + ("" if alive else ", or none for an agent that has just died")
                 )
             legal = _all_legal(schema, view.entities) if view.legal is None else np.asarray(view.legal, bool)
-            return schema.pack(view.entities, legal.reshape(1, -1)[:present], view.globals)
+            return schema.pack(view.entities, legal.reshape(1, -1)[:present], np.asarray(view.globals, np.float32))
         except ValueError as error:
             raise ValueError(f"observation of agent {agent!r}: {error}") from error
 
-    def _own_action(self, agent: str, action: ArrayLike) -> Any:
-        schema, option = self.schema_of_agent(agent), np.asarray(action).reshape(-1)
-        try:
-            schema.check_action(self._observations[agent], option)
-        except ValueError as error:
-            raise ValueError(f"agent {agent!r}: {error}") from error
-        chosen = int(option[0])
-        return int(self.env.action_space(agent).start) + chosen if self._act is None else self._act(chosen, agent)
+    def _own_action(self, agent: str, action: Any) -> Any:
+        options, num_options = np.asarray(action).reshape(-1), self.schema_of_agent(agent).num_options
+        if options.shape != (1,) or not 0 <= (option := int(options[0])) < num_options:
+            raise ValueError(f"action of agent {agent!r}: got {action}, expected one option, 0 to {num_options - 1}")
+        return int(self.env.action_space(agent).start) + option if self._act is None else self._act(option, agent)
 
     def _check_agent(self, agent: str) -> None:
         """Raise if an agent has no schema, or its verbs are not the environment's actions and nothing maps them."""
