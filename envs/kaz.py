@@ -1,10 +1,10 @@
 """Knights-Archers-Zombies (PettingZoo, v11): each agent sees itself, its comrades, weapons and zombies as typed entities.
 
-Observation: the environment's `vector-masked` rows, sorted by type; who is not there has no row. The agent itself is the actor,
-    and is taken out of the archers or knights among which the environment repeats it.
+Observation: the environment's `vector-masked` rows, sorted by type; who is not there has no row. The agent itself is the
+    actor, and is taken out of the archers or knights among which the environment repeats it.
 Action: forward, backward, turn counterclockwise, turn clockwise, attack, wait; all of them always legal.
-Reward: 1 for each zombie that the agent kills, in its next step (the environment's own; a kill in an episode's last step pays
-    the agent that moves first only).
+Reward: 1 for each zombie that the agent kills. The environment pays so: who moves first is paid at once, others a step
+    later, and not at all if they die or the episode ends before.
 Termination: all agents die, or a zombie reaches the lower border. An agent that a zombie touches dies and leaves.
 Truncation: after `max_cycles` steps.
 
@@ -114,7 +114,9 @@ def make_parallel(
     if member not in MEMBERS:
         raise ValueError(unknown_name("kaz: got unknown environment", member, MEMBERS))
     if "obs_method" in options:
-        raise ValueError(f"kaz: got obs_method={options['obs_method']!r}, expected none: entities are made from 'vector-masked'")
+        raise ValueError(
+            f"kaz: got obs_method={options['obs_method']!r}, expected none: entities are made from 'vector-masked'"
+        )
     sizes = {"num_archers": num_archers, "num_knights": num_knights, "max_arrows": max_arrows, "max_zombies": max_zombies}
     core = _Kaz(**sizes, **options, obs_method="vector-masked")
     return EntityParallelEnv(aec_to_parallel(core), kaz_schema(**sizes), observe)
@@ -145,11 +147,11 @@ def observe(rows: NDArray[np.float64], agent: str, info: Mapping[str, Any]) -> A
     return AgentView({"self": [myself]} | {name: features[others[:, column] == 1] for name, column in _OTHERS.items()})
 
 
-class _Kaz(raw_env):  # type: ignore[misc]  # PettingZoo ships no types
+class _Kaz(raw_env):
     """PettingZoo's environment without work that nobody sees.
 
-    Its parallel form observes each agent twice, and each observation is made from the state of everything, anew. Here the state
-    is read once a cycle, when all have moved; observations are the same to the bit.
+    Its parallel form observes each agent twice, and each observation is made from the state of everything, anew. Here the
+    state is read once a cycle, when all have moved; observations are the same to the bit.
 
     PettingZoo's `reset` also leaves the clock of spawning zombies where the last episode stopped it, so that the same seed
     gives other episodes. Here an episode depends on its seed alone.

@@ -1,6 +1,7 @@
 """Multi-particle environments (mpe2): flat observations as entities. Each agent sees itself, landmarks and others.
 
-`mpe/simple_tag`: three adversaries (actor `self`, with the prey's velocity in view) chase one faster prey around two obstacles.
+`mpe/simple_tag`: three adversaries (actor `self`, with the prey's velocity in view) chase one faster prey around two
+obstacles.
 `mpe/simple_spread`: three agents share out three landmarks.
 
 Observation: offsets are relative to the agent, as the environment has them; its unused communication channel is left out.
@@ -60,12 +61,14 @@ def make_parallel(member: str, **options: Any) -> EntityParallelEnv:
         raise ValueError(unknown_name("mpe: got unknown environment", member, _MAKERS))
     for name in ("continuous_actions", "num_agent_neighbors", "num_landmark_neighbors"):
         if options.get(name):
-            raise ValueError(f"mpe/{member}: got {name}={options[name]!r}, expected it left out: entities are made from all of them")
+            raise ValueError(
+                f"mpe/{member}: got {name}={options[name]!r}, expected it left out: entities are made from all of them"
+            )
     return _MAKERS[member](**options)
 
 
 def _simple_tag(*, num_good: int = 1, num_adversaries: int = 3, num_obstacles: int = 2, **options: Any) -> EntityParallelEnv:
-    """Row layout: own velocity, own position, obstacles' offsets, others' offsets, velocities of the good among the others."""
+    """Row layout: own velocity, own position, offsets of obstacles and of others, velocities of the good among those."""
     env = simple_tag_v3.parallel_env(
         num_good=num_good, num_adversaries=num_adversaries, num_obstacles=num_obstacles, **options
     )
@@ -84,7 +87,9 @@ def _simple_tag(*, num_good: int = 1, num_adversaries: int = 3, num_obstacles: i
     def observe(row: NDArray[np.float32], agent: str, info: Mapping[str, Any]) -> AgentView:
         is_adversary = agent.startswith("adversary")
         adversaries, prey = num_adversaries - is_adversary, num_good - (not is_adversary)
-        own, obstacles, chasing, fleeing, velocities = _split(row, [4, 2 * num_obstacles, 2 * adversaries, 2 * prey, 2 * prey])
+        own, obstacles, chasing, fleeing, velocities = _split(
+            row, [4, 2 * num_obstacles, 2 * adversaries, 2 * prey, 2 * prey]
+        )
         return AgentView(
             {
                 "self": own.reshape(1, 4),
@@ -98,8 +103,8 @@ def _simple_tag(*, num_good: int = 1, num_adversaries: int = 3, num_obstacles: i
     return EntityParallelEnv(env, schema, observe)
 
 
-def _simple_spread(*, N: int = 3, **options: Any) -> EntityParallelEnv:  # noqa: N803 - mpe2's own name
-    """Row layout: own velocity, own position, landmarks' offsets, others' offsets, and what others say, which is always 0."""
+def _simple_spread(*, N: int = 3, **options: Any) -> EntityParallelEnv:
+    """Row layout: own velocity, own position, offsets of landmarks and of others, what others say, which is always 0."""
     env = simple_spread_v3.parallel_env(N=N, **options)
     schema = EntitySchema(
         entity_types=(_SELF, EntityType("landmark", _OFFSET, N), EntityType("other", _OFFSET, max(1, N - 1))),
@@ -109,9 +114,7 @@ def _simple_spread(*, N: int = 3, **options: Any) -> EntityParallelEnv:  # noqa:
 
     def observe(row: NDArray[np.float32], agent: str, info: Mapping[str, Any]) -> AgentView:
         own, landmarks, others, _ = _split(row, [4, 2 * N, 2 * (N - 1), 2 * (N - 1)])
-        return AgentView(
-            {"self": own.reshape(1, 4), "landmark": landmarks.reshape(-1, 2), "other": others.reshape(-1, 2)}
-        )
+        return AgentView({"self": own.reshape(1, 4), "landmark": landmarks.reshape(-1, 2), "other": others.reshape(-1, 2)})
 
     return EntityParallelEnv(env, schema, observe)
 
@@ -122,5 +125,7 @@ _MAKERS: dict[str, Callable[..., EntityParallelEnv]] = {"simple_tag": _simple_ta
 def _split(row: NDArray[np.float32], lengths: list[int]) -> list[NDArray[np.float32]]:
     """Cut a row into parts of those lengths."""
     if row.shape != (sum(lengths),):
-        raise ValueError(f"mpe2 observation: got shape {list(row.shape)}, expected [{sum(lengths)}]; mpe2's layout has changed")
+        raise ValueError(
+            f"mpe2 observation: got shape {list(row.shape)}, expected [{sum(lengths)}]; mpe2's layout has changed"
+        )
     return np.split(row, np.cumsum(lengths)[:-1])

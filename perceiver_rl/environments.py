@@ -149,8 +149,8 @@ def try_parallel_environment(env: str, options: Mapping[str, Any], seed: int) ->
         The schema of every possible agent.
 
     Raises:
-        ValueError: If there is no such environment, it does not know its possible agents, or an observation does not keep the
-            contract.
+        ValueError: If there is no such environment, it does not know its possible agents, or an observation does not keep
+            the contract.
         ImportError: If the environment needs a package that is not installed.
     """
     return _in_process_of_its_own(_play_parallel_trial, env, dict(options), seed)

@@ -24,7 +24,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from perceiver_rl.entities import EntityObservationSpace, EntitySchema, Observation, mask_key
+from perceiver_rl.entities import EntityObservationSpace, EntitySchema, Observation
 
 try:
     from pettingzoo import ParallelEnv
@@ -53,14 +53,14 @@ class AgentView:
 
 
 Observe = Callable[[Any, str, Mapping[str, Any]], AgentView]
-"""`observe(raw observation, agent's name, agent's info)`. It is asked for the last observation of an agent that dies, too."""
+"""`observe(raw observation, agent's name, agent's info)`; also of the last observation of an agent that dies."""
 
 Act = Callable[[int, str], Any]
 """`act(option, agent's name)`: the environment's own action."""
 
 
 class EntityActionSpace(gymnasium.spaces.MultiDiscrete):
-    """The action space of a schema, which samples by the observation's own `action_mask`, as PettingZoo's tests and examples do."""
+    """The action space of a schema; it also samples by the observation's own `action_mask`, as PettingZoo's tests do."""
 
     def __init__(self, schema: EntitySchema) -> None:
         super().__init__([schema.num_options] * schema.max_actors)
@@ -77,12 +77,12 @@ class EntityActionSpace(gymnasium.spaces.MultiDiscrete):
         return super().sample(mask, probability)
 
 
-class EntityParallelEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo ships no types
+class EntityParallelEnv(ParallelEnv):
     """A PettingZoo parallel environment whose agents see typed entities and choose among named options.
 
     Observation: for each agent what its schema says; `observation_space(agent)` carries the schema.
-    Action: `MultiDiscrete([num_options])`, one option; a plain integer is taken as well. An option that is not legal is handed on,
-    too: RLlib's check of environments, for one, tries any, and what to make of it is the environment's affair.
+    Action: `MultiDiscrete([num_options])`, one option; a plain integer is taken as well. An option that is not legal is
+    handed on, too: what to make of it is the environment's affair, and RLlib's check of environments tries any.
     Reward, termination, truncation, infos: the wrapped environment's.
     Agents: those of the wrapped environment. Who dies leaves `agents` after one last observation, in which it need not be
     present itself; who is born appears. There is no black death: nobody acts after its end.
@@ -120,7 +120,8 @@ class EntityParallelEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo ships 
             if each.max_actors != 1:
                 where = f"schema of agent {name!r}" if name else "schema"
                 raise ValueError(
-                    f"{where}: got {each.max_actors} actors ({', '.join(each.actors)}), expected 1: each agent acts for itself"
+                    f"{where}: got {each.max_actors} actors ({', '.join(each.actors)}), expected 1: "
+                    "each agent acts for itself"
                 )
         if possible := getattr(env, "possible_agents", None):  # optional in PettingZoo
             self.possible_agents = list(possible)
@@ -145,7 +146,8 @@ class EntityParallelEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo ships 
         """
         name = "" if self._shared else agent
         if name not in self._schemas:
-            raise ValueError(f"agent {agent!r}: got no schema, expected one for each agent; known are {', '.join(self._schemas)}")
+            known = ", ".join(self._schemas)
+            raise ValueError(f"agent {agent!r}: got no schema, expected one for each agent; known are {known}")
         return self._schemas[name]
 
     def observation_space(self, agent: str) -> gymnasium.Space[Any]:
@@ -210,8 +212,8 @@ class EntityParallelEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo ships 
             present = sum(len(np.asarray(view.entities.get(actor, ()))) for actor in schema.actors)
             if present != 1 and (alive or present):
                 raise ValueError(
-                    f"entities of the actor types {', '.join(schema.actors)}: got {present} rows, expected 1, the agent itself"
-                    + ("" if alive else ", or none for an agent that has just died")
+                    f"entities of the actor types {', '.join(schema.actors)}: got {present} rows, "
+                    "expected 1, the agent itself" + ("" if alive else ", or none for an agent that has just died")
                 )
             legal = _all_legal(schema, view.entities) if view.legal is None else np.asarray(view.legal, bool)
             return schema.pack(view.entities, legal.reshape(1, -1)[:present], np.asarray(view.globals, np.float32))
@@ -229,8 +231,8 @@ class EntityParallelEnv(ParallelEnv):  # type: ignore[misc]  # PettingZoo ships 
         schema, space = self.schema_of_agent(agent), self.env.action_space(agent)
         if self._act is None and not (isinstance(space, gymnasium.spaces.Discrete) and space.n == schema.num_options):
             raise ValueError(
-                f"agent {agent!r}: got action space {space} and {schema.num_options} options, expected Discrete with as many "
-                "actions, in the order of the options; pass act(option, agent), which returns the environment's action"
+                f"agent {agent!r}: got action space {space} and {schema.num_options} options, expected Discrete with as "
+                "many actions, in the order of the options; pass act(option, agent), which returns the environment's action"
             )
 
 

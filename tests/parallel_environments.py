@@ -1,4 +1,4 @@
-"""A small multi-agent environment that tests can learn: couriers and porters who are born, deliver, and die at different times."""
+"""A multi-agent environment that tests can learn: couriers and porters are born, deliver and die at different times."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from gymnasium.spaces import Discrete, Space
 from gymnasium.spaces import Dict as DictSpace
+from gymnasium.spaces import Discrete, Space
 from pettingzoo import ParallelEnv
 
 from perceiver_rl.entities import EntitySchema, EntityType, TargetedVerb
@@ -36,9 +36,10 @@ class Deliveries(ParallelEnv):
 
     Observation: team, strength, posts' teams and brightnesses as arrays in a dictionary; how many posts there are changes.
     Action: 0 waits, i + 1 delivers to post i.
-    Reward: 1 for a delivery of a courier to a post of its team, of a porter to one of the other team; none at a post that is not there.
-    Agents: `<kind>_<number>`. The first lives until the time limit, which truncates; each other one is born in a step of its own
-    and dies 1 to 3 steps later.
+    Reward: 1 for a delivery of a courier to a post of its team, of a porter to one of the other team; none at a post that is
+        not there.
+    Agents: `<kind>_<number>`. The first lives until the time limit, which truncates; each other one is born in a step of its
+    own and dies 1 to 3 steps later.
     What is shown, who is born and who dies depends on seed and step alone.
     """
 
@@ -112,5 +113,8 @@ def make_deliveries(kinds: Iterable[str] = ("courier",), number: int = 4) -> Ent
     """For `register_multi_agent_env("tests.parallel_environments:make_deliveries")`."""
     env = Deliveries(kinds, number)
     return EntityParallelEnv(
-        env, {agent: SCHEMAS[agent.split("_")[0]] for agent in env.possible_agents}, observe, act=lambda option, agent: option
+        env,
+        {agent: SCHEMAS[agent.split("_")[0]] for agent in env.possible_agents},
+        observe,
+        act=lambda option, agent: option,
     )

@@ -164,7 +164,9 @@ def test_schema__is_one_actors() -> None:
     two = EntitySchema((EntityType("courier", ("team",), 2),), ("courier",), ("wait",))
     with pytest.raises(ValueError, match=r"schema: got 2 actors \(courier\), expected 1"):
         EntityParallelEnv(Deliveries(), two, observe)
-    with pytest.raises(ValueError, match=r"agent 'courier_1': got no schema, expected one for each agent; known are courier_0"):
+    with pytest.raises(
+        ValueError, match=r"agent 'courier_1': got no schema, expected one for each agent; known are courier_0"
+    ):
         EntityParallelEnv(Deliveries(), {"courier_0": COURIER}, observe)
 
 

@@ -20,7 +20,7 @@ class Arena(Protocol):
 
     num_envs: int
     control: str
-    schemas: Mapping[str, EntitySchema]
+    schemas: dict[str, EntitySchema]
     """What each policy sees and does, by module id."""
 
     def play(
@@ -82,7 +82,7 @@ class ParallelArena:
         self._policy_of = policy_of
         self.num_envs = num_envs
         self.control = PER_AGENT
-        self.schemas = {}
+        self.schemas: dict[str, EntitySchema] = {}
         for agent in require_possible_agents(self._envs[0]):
             if agent not in policy_of:
                 raise ValueError(

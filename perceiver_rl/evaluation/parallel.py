@@ -29,7 +29,7 @@ def evaluate_parallel(
     on_episode: Callable[[int, int], None] | None = None,
     torch_threads: int = 1,
 ) -> list[EpisodeRecord]:
-    """Play `len(envs) * episodes_per_env` episodes. The same arguments give the same records, if the environments keep to seeds.
+    """Play `len(envs) * episodes_per_env` episodes; the same arguments give the same records.
 
     In each step the observations of all living agents of all environments go through their policy together, stacked.
 
@@ -55,7 +55,8 @@ def evaluate_parallel(
     for number, policy in enumerate(policies.values()):
         policy.reset(len(envs), stream_seed(AGENT, seed, number))
     games = [
-        _Game(index, env, episodes_per_env, stream_seed(EVALUATION, seed) + index, policy_of) for index, env in enumerate(envs)
+        _Game(index, env, episodes_per_env, stream_seed(EVALUATION, seed) + index, policy_of)
+        for index, env in enumerate(envs)
     ]
     total = len(envs) * episodes_per_env
     tell = on_episode or (lambda done, total: None)

@@ -50,7 +50,7 @@ class Summary:
     units_left_mean: float | None
     """None if the environment does not tell `allies_left`."""
     return_low: float | None = None
-    """Lower end of the 95 % interval of the mean return; None for a single episode. Of many agents, the return is their sum."""
+    """Lower end of the 95 % interval of the mean return; None for one episode. The return of many agents is their sum."""
     return_high: float | None = None
     """Upper end of that interval."""
     return_per_agent_mean: float | None = None

@@ -20,9 +20,10 @@ OUTCOME_KEY = "outcome"
 class EpisodeOutcomes(RLlibCallback):
     """Mean of every number in an episode's last info, e.g. `won` (its mean is the win rate).
 
-    The means appear under `env_runners/outcome/<key>`. Of a multi-agent episode the numbers are those of each agent's last info,
-    averaged over the agents of a policy, and appear under `env_runners/outcome/<module id>/<key>`. Like RLlib's own figures of episodes they are over the episodes that
-    ended in an iteration, at most the last `metrics_num_episodes_for_smoothing` of them.
+    The means appear under `env_runners/outcome/<key>`. Of a multi-agent episode the numbers are those of each agent's last
+    info, averaged over the agents of a policy, and appear under `env_runners/outcome/<module id>/<key>`. Like RLlib's own
+    figures of episodes they are over the episodes that ended in an iteration, at most the last
+    `metrics_num_episodes_for_smoothing` of them.
     """
 
     def on_episode_end(

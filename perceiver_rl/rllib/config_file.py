@@ -125,7 +125,7 @@ def _set(config: AlgorithmConfig, section: str, key: str, value: Any) -> None:
 
 
 def register_for(config: AlgorithmConfig, env: str) -> str:
-    """Register an environment in the form that a config samples from: a vector one for squads, a parallel one for many agents."""
+    """Register an environment in the form that a config samples from: vector for squads, parallel for many agents."""
     return register_multi_agent_env(env) if config.is_multi_agent else register_env(env)
 
 

@@ -40,8 +40,9 @@ ENV_STEPS = ("env_runners", "num_env_steps_sampled_lifetime")
 def flatten(result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of one `Algorithm.train()` result by TensorBoard tag; those that are not there yet are left out.
 
-    Every other number that episodes end with (see `EpisodeOutcomes`) appears as `outcome/<key>`. Where several policies train,
-    those of each have its module id at the end: `policy/kl/<module>`, `outcome/return/<module>`, `outcome/<key>/<module>`.
+    Every other number that episodes end with (see `EpisodeOutcomes`) appears as `outcome/<key>`. Where several policies
+    train, those of each have its module id at the end: `policy/kl/<module>`, `outcome/return/<module>`,
+    `outcome/<key>/<module>`.
     """
     table = {tag: value for tag, path in TAGS.items() if (value := _find(result, path)) is not None}
     modules = [module for module in result.get(LEARNERS, {}) if module != ALL_MODULES]

@@ -1,9 +1,9 @@
 """A PettingZoo parallel environment as RLlib's `MultiAgentEnv`.
 
-RLlib ships `ParallelPettingZooEnv` for this. As of Ray 2.60 it takes its agents and their spaces from one reset, so an agent that
-is born later has none; it lets an episode end where all agents that are left are terminated, or all truncated, but not where one
-dies as time runs out for the others; and it flags each agent as truncated at a time limit, which RLlib's episodes take for
-termination, so that values are not bootstrapped there.
+RLlib ships `ParallelPettingZooEnv` for this. As of Ray 2.60 it takes its agents and their spaces from one reset, so an agent
+that is born later has none; it lets an episode end where all agents that are left are terminated, or all truncated, but not
+where one dies as time runs out for the others; and it flags each agent as truncated at a time limit, which RLlib's episodes
+take for termination, so that values are not bootstrapped there.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ALL = "__all__"
 class ParallelMultiAgentEnv(MultiAgentEnv):
     """RLlib's view of a PettingZoo parallel environment: agents come and go, and an episode ends when none is left.
 
-    Observations of the step in which an agent dies are passed on: RLlib wants them at an episode's end. Who died is not heard of
-    again, and nothing stands in its place.
+    Observations of the step in which an agent dies are passed on: RLlib wants them at an episode's end. Who died is not
+    heard of again, and nothing stands in its place.
 
     RLlib ends an episode also where everybody alive so far dies in the very step in which others are born.
 
     Args:
-        env: The environment. It knows its `possible_agents`, since RLlib asks for all spaces before the first reset. Whether their
-            observation spaces carry a schema is the module's affair.
+        env: The environment. It knows its `possible_agents`, since RLlib asks for all spaces before the first reset. Whether
+            their observation spaces carry a schema is the module's affair.
 
     Raises:
         ValueError: If it does not know its possible agents.
@@ -64,8 +64,8 @@ class ParallelMultiAgentEnv(MultiAgentEnv):
         over = not self.agents
         cut_off = over and any(truncateds[agent] and not terminateds[agent] for agent in truncateds)
         terminateds = {**terminateds, ALL: over and not cut_off}
-        # Not the agents' own flags beside it: where all agents have one, RLlib takes the episode for terminated, and values are not
-        # bootstrapped at a time limit. Who died in this very step has its own `terminated` flag.
+        # Not the agents' own flags beside it: where all agents have one, RLlib takes the episode for terminated, and values
+        # are not bootstrapped at a time limit. Who died in this very step has its own `terminated` flag.
         truncateds = {ALL: True} if cut_off else {**truncateds, ALL: False}
         return observations, dict(rewards), terminateds, truncateds, {a: infos[a] for a in observations if a in infos}
 

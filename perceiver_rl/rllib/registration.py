@@ -36,12 +36,12 @@ def register_multi_agent_env(env: str) -> str:
     """Register a PettingZoo parallel environment with RLlib and give back its name: one RLlib agent for each of its agents.
 
     RLlib calls the creator with the config's `env_config`, which are the environment's options. The config needs
-    `multi_agent(policies=…, policy_mapping_fn=…)`. A `MultiAgentEnv` of your own needs none of this: the module takes its schema
-    from the observation spaces.
+    `multi_agent(policies=…, policy_mapping_fn=…)`. A `MultiAgentEnv` of your own needs none of this: the module takes its
+    schema from the observation spaces.
 
     Args:
-        env: A name such as `"kaz/default"` or an import string `"module:callable"`, which is called with the options and returns
-            a parallel environment whose observation spaces carry a schema, e.g. an `EntityParallelEnv`.
+        env: A name such as `"kaz/default"` or an import string `"module:callable"`, which is called with the options and
+            returns a parallel environment whose observation spaces carry a schema, e.g. an `EntityParallelEnv`.
     """
     tune.register_env(env, partial(_create_multi_agent, env))
     return env
