@@ -185,7 +185,13 @@ class EntityParallelEnv(ParallelEnv):
         """
         own = {agent: self._own_action(agent, actions[agent]) for agent in self.env.agents if agent in actions}
         raw, rewards, terminations, truncations, infos = self.env.step(own)
-        return self._observe_all(raw, infos), dict(rewards), terminations, truncations, infos
+        return (
+            self._observe_all(raw, infos),
+            {agent: float(reward) for agent, reward in rewards.items()},
+            {agent: bool(flag) for agent, flag in terminations.items()},
+            {agent: bool(flag) for agent, flag in truncations.items()},
+            infos,
+        )
 
     def render(self) -> Any:
         """The wrapped environment's picture."""
