@@ -33,8 +33,7 @@ def test_run__is_trained_and_evaluated(tmp_path: Path) -> None:
     assert last["outcome/delivered/porter"] > 0.5
 
     file = run / "evaluation.json"
-    arguments = ("evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(file))
-    evaluated = _command(*arguments)
+    evaluated = _command("evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(file))
     assert evaluated.returncode == 0, evaluated.stderr
     assert "mean return" in evaluated.stdout
     records = json.loads(file.read_text())
@@ -47,12 +46,6 @@ def test_run__is_trained_and_evaluated(tmp_path: Path) -> None:
     assert greedy["control"] == "per agent"
     assert greedy["episodes"] == math.ceil(24 / 12) * 12
     assert greedy["return_low"] > random["return_high"] > random["return_mean"] > random["return_per_agent_mean"]
-    assert _command(*arguments).returncode == 0
-    assert json.loads(file.read_text()) == records  # the same seed, the same figures
-
-    other = _command("evaluate", str(run), "--env", "kaz/default")
-    assert other.returncode == 2
-    assert "got agent 'archer_0', which the checkpoint has no policy for" in other.stderr.replace("\n", " ")
 
 
 def test_preparation__finds_the_policy_and_schema_of_each_agent(tmp_path: Path) -> None:
