@@ -22,19 +22,24 @@ class Family:
     """Where to find the environments of a family, each as `"module:attribute"`.
 
     Args:
-        vector_env: Class or function with the signature `(member, num_envs, **options)`.
-        env: Class or function with the signature `(member, **options)`.
+        vector_env: Class or function with the signature `(member, num_envs, **options)`; None if there is no such form.
+        env: Class or function with the signature `(member, **options)`; None if there is no such form.
         members: Function that lists the members' names.
+        parallel_env: Function with the signature `(member, **options)` that makes a PettingZoo parallel environment; None if
+            there is no such form.
     """
 
-    vector_env: str
-    env: str
+    vector_env: str | None
+    env: str | None
     members: str
+    parallel_env: str | None = None
 
 
 FAMILIES: dict[str, Family] = {
     "smax": Family("envs.smax:SmaxVectorEnv", "envs.smax:SmaxEnv", "envs.smax:map_names"),
     "task": Family("envs.tasks:make_vec", "envs.tasks:make", "envs.tasks:names"),
+    "kaz": Family(None, None, "envs.kaz:members", "envs.kaz:make_parallel"),
+    "mpe": Family(None, None, "envs.mpe:members", "envs.mpe:make_parallel"),
 }
 
 
@@ -47,19 +52,25 @@ def make_vec(name: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, An
         options: The environment's own options, e.g. `walls_cause_death` for SMAX.
 
     Raises:
-        ValueError: If there is no such name; the message lists the known ones.
+        ValueError: If there is no such name (the message lists the known ones), or the environment has another form only.
         ImportError: If the family's extra is not installed; the message says what to install.
     """
     family, member = _find(name)
-    vector_env: VectorEnv[Any, Any, Any] = load(family.vector_env)(member, num_envs, **options)
+    vector_env: VectorEnv[Any, Any, Any] = load(_form(name, family, "vector_env"))(member, num_envs, **options)
     return vector_env
 
 
 def make(name: str, **options: Any) -> Env[Any, Any]:
     """Build a single environment; arguments and errors as for `make_vec`."""
     family, member = _find(name)
-    env: Env[Any, Any] = load(family.env)(member, **options)
+    env: Env[Any, Any] = load(_form(name, family, "env"))(member, **options)
     return env
+
+
+def make_parallel(name: str, **options: Any) -> Any:
+    """Build a PettingZoo parallel environment; arguments and errors as for `make_vec`."""
+    family, member = _find(name)
+    return load(_form(name, family, "parallel_env"))(member, **options)
 
 
 def names() -> list[str]:
@@ -82,6 +93,23 @@ def _find(name: str) -> tuple[Family, str]:
     if member not in members:
         raise _unknown(name, [f"{family_name}/{each}" for each in members])
     return family, member
+
+
+FORMS = {"vector_env": "make_vec", "env": "make", "parallel_env": "make_parallel"}
+"""What makes which form."""
+
+
+def _form(name: str, family: Family, form: str) -> str:
+    place: str | None = getattr(family, form)
+    if place is None:
+        there = [maker for each, maker in FORMS.items() if getattr(family, each) is not None]
+        multi_agent = family.parallel_env is not None
+        raise ValueError(
+            f"environment {name!r}: got no form for {FORMS[form]}, expected {' or '.join(there)}; "
+            + ("it is" if multi_agent else "it is not")
+            + " a multi-agent environment: one agent for each unit (`config.multi_agent`, `register_multi_agent_env`)"
+        )
+    return place
 
 
 def _unknown(name: str, known: list[str]) -> ValueError:

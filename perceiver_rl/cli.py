@@ -173,11 +173,10 @@ def evaluate(
     perceiver-rl evaluate runs/2s3z/checkpoints/checkpoint_0000300000 --against heuristic,random
     """
     with _clear_errors():
-        from perceiver_rl.entities import schema_of
-        from perceiver_rl.environments import load, make_vector_env
+        from perceiver_rl.environments import load
         from perceiver_rl.evaluation.agent import Agent, PolicyAgent
+        from perceiver_rl.evaluation.arena import Arena, ParallelArena, VectorArena
         from perceiver_rl.evaluation.report import make_table, write_json
-        from perceiver_rl.evaluation.rollout import evaluate as play
         from perceiver_rl.evaluation.statistics import Mode, summarize
         from perceiver_rl.evaluation.tensorboard import log_summaries
         from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info, load_policy
@@ -186,30 +185,35 @@ def evaluate(
         found = find_checkpoint(checkpoint)
         info = load_info(found)
         env_name = env or info.env
-        vector_env = make_vector_env(env_name, _num_envs(episodes), **info.env_config)
-        schema = schema_of(vector_env.single_observation_space)
-        control = str(vector_env.metadata.get("control", "unknown"))
-        contests: list[tuple[str, Mode, Agent]] = []
-        policy = PolicyAgent(load_policy(found, schema))
+        arena: Arena
+        if info.agents:
+            arena = ParallelArena(env_name, _num_envs(episodes, MAX_PARALLEL_ENVS), info.env_config, info.agents)
+        else:
+            module = info.module_or_only_one(None)
+            arena = VectorArena(env_name, _num_envs(episodes, MAX_ENVS), info.env_config, module)
+        schemas = arena.schemas
+        contests: list[tuple[str, Mode, dict[str, Agent]]] = []
+        policies: dict[str, Agent] = {
+            module: PolicyAgent(load_policy(found, schema, module)) for module, schema in schemas.items()
+        }
         run = run_of(found)
-        contests += [(run.name, "greedy", policy), (run.name, "sampled", policy)]
+        contests += [(run.name, "greedy", policies), (run.name, "sampled", policies)]
         for name in filter(None, against.split(",")):
-            contests.append((name, "sampled", load(AGENTS)(name, schema)))
+            contests.append((name, "sampled", {module: load(AGENTS)(name, schema) for module, schema in schemas.items()}))
 
     say(f"{found.name} of {checkpoint}, {info.env_steps:,} environment steps, on {env_name}, seed {seed}")
     summaries = []
-    for name, mode, agent in contests:
+    for name, mode, players in contests:
         with ProgressDisplay(console, "episodes") as display:
-            records = play(
-                agent,
-                vector_env,
-                episodes_per_env=math.ceil(episodes / vector_env.num_envs),
+            records = arena.play(
+                players,
+                episodes_per_env=math.ceil(episodes / arena.num_envs),
                 seed=seed,
                 greedy=mode == "greedy",
                 on_episode=partial(display.show, words=f"{name} {mode}"),
             )
-        summaries.append(summarize(records, env=env_name, policy=name, mode=mode, seed=seed, control=control))
-    vector_env.close()
+        summaries.append(summarize(records, env=env_name, policy=name, mode=mode, seed=seed, control=arena.control))
+    arena.close()
     Console().print(make_table(summaries))
     if json_file is not None:
         write_json(json_file, summaries)
@@ -298,10 +302,13 @@ def _number(text: str, option: str, kind: type[int] | type[float]) -> int | floa
 MAX_ENVS = 128
 """Environments of an evaluation's batch at most."""
 
+MAX_PARALLEL_ENVS = 16
+"""The same for multi-agent environments, which are single ones, each stepped by itself."""
 
-def _num_envs(episodes: int) -> int:
+
+def _num_envs(episodes: int, at_most: int) -> int:
     """Environments for at least that many episodes, so that each plays the same number."""
-    episodes_per_env = math.ceil(episodes / MAX_ENVS)
+    episodes_per_env = math.ceil(episodes / at_most)
     return math.ceil(episodes / episodes_per_env)
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
@@ -26,8 +26,13 @@ DEFAULT_SINGLE_REGISTRY = "envs.registry:make"
 DEFAULT_NAMES = "envs.registry:names"
 """What lists the plain names. It ends one with `…` in place of the names that it cannot tell."""
 
+PARALLEL_REGISTRY = "envs.registry:make_parallel"
+"""The same for multi-agent environments such as `kaz/default`."""
+
 TRIAL_STEPS = 5
 """Steps that `try_environment` plays."""
+
+Result = TypeVar("Result")
 
 
 def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, Any]:
@@ -92,6 +97,23 @@ def known_names() -> list[str]:
     return [name for name in names() if not name.endswith("…")]
 
 
+def make_parallel_env(env: str, **options: Any) -> Any:
+    """Build a PettingZoo parallel environment whose observation spaces carry a schema for each agent.
+
+    Args:
+        env: Either `"module:callable"`, which is imported and called as `callable(**options)`, or a name that the checkout's
+            `envs.registry` knows, e.g. `"kaz/default"`.
+        options: Passed on.
+
+    Raises:
+        ValueError: If there is no such name, module or attribute; the message says which.
+        ImportError: If a package that the environment needs is not installed; the message says which.
+    """
+    if ":" in env:
+        return load(env)(**options)
+    return load(PARALLEL_REGISTRY)(env, **options)
+
+
 def load(import_string: str) -> Callable[..., Any]:
     """What `"module:attribute"` names.
 
@@ -131,6 +153,21 @@ def require_next_step_autoreset(env: VectorEnv[Any, Any, Any], name: str) -> Non
         )
 
 
+def require_possible_agents(env: Any) -> list[str]:
+    """The names of all agents that may ever appear in a PettingZoo parallel environment, which it need not tell.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    possible = list(getattr(env, "possible_agents", ()))
+    if not possible:
+        raise ValueError(
+            f"environment {env}: got no possible_agents, expected the names of all agents that may ever appear: spaces and "
+            "policies are made before the first reset"
+        )
+    return possible
+
+
 def try_environment(env: str, options: Mapping[str, Any], seed: int) -> EntitySchema:
     """Play a few random legal steps in a process of its own and check every observation.
 
@@ -149,10 +186,33 @@ def try_environment(env: str, options: Mapping[str, Any], seed: int) -> EntitySc
         ValueError: If there is no such environment, or an observation does not keep the contract.
         ImportError: If the environment needs a package that is not installed.
     """
+    return _in_process_of_its_own(_play_trial, env, dict(options), seed)
+
+
+def try_parallel_environment(env: str, options: Mapping[str, Any], seed: int) -> dict[str, EntitySchema]:
+    """The same for a multi-agent environment: play a few steps and check every agent's observation.
+
+    Args:
+        env: Name or import string, as for `make_parallel_env`.
+        options: Its options.
+        seed: Seed of the environment and of the steps.
+
+    Returns:
+        The schema of every possible agent.
+
+    Raises:
+        ValueError: If there is no such environment, it does not know its possible agents, or an observation does not keep
+            the contract.
+        ImportError: If the environment needs a package that is not installed.
+    """
+    return _in_process_of_its_own(_play_parallel_trial, env, dict(options), seed)
+
+
+def _in_process_of_its_own(play: Callable[..., Result], env: str, options: dict[str, Any], seed: int) -> Result:
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
             with _sigint_blocked():
-                trial = pool.submit(_play_trial, env, dict(options), seed)
+                trial = pool.submit(play, env, options, seed)
             return trial.result()
         except KeyboardInterrupt:
             for process in pool._processes.values():  # from Python 3.14 on there is terminate_workers()
@@ -186,3 +246,21 @@ def _play_trial(env: str, options: dict[str, Any], seed: int) -> EntitySchema:
     schema.check(observation, (2,))
     vector_env.close()
     return schema
+
+
+def _play_parallel_trial(env: str, options: dict[str, Any], seed: int) -> dict[str, EntitySchema]:
+    parallel_env = make_parallel_env(env, **options)
+    schemas = {agent: schema_of(parallel_env.observation_space(agent)) for agent in require_possible_agents(parallel_env)}
+    rng = np.random.default_rng(seed)
+    observations, _ = parallel_env.reset(seed=seed)
+    for _ in range(TRIAL_STEPS):
+        actions = {}
+        for agent in parallel_env.agents:
+            schemas[agent].check(observations[agent])
+            legal = observations[agent][ACTION_MASK]
+            actions[agent] = np.where(legal, rng.random(legal.shape), 0.0).argmax(axis=-1)
+        observations, *_ = parallel_env.step(actions)
+        if not parallel_env.agents:
+            observations, _ = parallel_env.reset()
+    parallel_env.close()
+    return schemas

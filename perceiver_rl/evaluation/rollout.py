@@ -77,7 +77,7 @@ def evaluate(
         raise ValueError(f"episodes_per_env: got {episodes_per_env}, expected at least 1")
     require_next_step_autoreset(env, type(env).__name__)
     schema = schema_of(env.single_observation_space)
-    with _torch_threads(torch_threads):
+    with torch_threads_of(torch_threads):
         return _play(agent, env, schema, episodes_per_env, seed, greedy, on_episode or (lambda done, total: None))
 
 
@@ -132,7 +132,7 @@ def _telling_where(env: VectorEnv[Any, Any, Any], step: int) -> Iterator[None]:
 
 
 @contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
+def torch_threads_of(count: int) -> Iterator[None]:
     """Let torch use that many threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
+from perceiver_rl.evaluation.parallel import RETURN_PER_AGENT
 from perceiver_rl.evaluation.rollout import EpisodeRecord
 
 Mode = Literal["greedy", "sampled"]
@@ -48,6 +49,12 @@ class Summary:
     length_mean: float
     units_left_mean: float | None
     """None if the environment does not tell `allies_left`."""
+    return_low: float | None = None
+    """Lower end of the 95 % interval of the mean return; None for one episode. The return of many agents is their sum."""
+    return_high: float | None = None
+    """Upper end of that interval."""
+    return_per_agent_mean: float | None = None
+    """Mean over episodes of the mean over agents; None for a squad."""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a plain dictionary, for JSON."""
@@ -76,6 +83,23 @@ def wilson_interval(wins: int, episodes: int, confidence: float = CONFIDENCE) ->
     return Interval(float(interval.low), float(interval.high))
 
 
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Student's interval of a mean, for independent values whose mean is near normal: some dozens of episodes.
+
+    Args:
+        values: At least two.
+        confidence: How often intervals made so contain the true mean.
+
+    Raises:
+        ValueError: If there are fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"mean_interval: got {len(values)} values, expected at least two")
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5
+    reach = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * error
+    return Interval(mean - reach, mean + reach)
+
+
 def summarize(records: Sequence[EpisodeRecord], *, env: str, policy: str, mode: Mode, seed: int, control: str) -> Summary:
     """Sum up what `evaluate` gave back.
 
@@ -99,6 +123,9 @@ def summarize(records: Sequence[EpisodeRecord], *, env: str, policy: str, mode: 
             "expected it of all or of none; let the environment tell won = False too"
         )
     interval = wilson_interval(sum(told), len(told)) if told else None
+    returns = [record.total_reward for record in records]
+    return_interval = mean_interval(returns) if len(returns) > 1 else None
+    per_agent = [record.info[RETURN_PER_AGENT] for record in records if RETURN_PER_AGENT in record.info]
     left = [record.info[UNITS_LEFT] for record in records if UNITS_LEFT in record.info]
     return Summary(
         env=env,
@@ -110,7 +137,10 @@ def summarize(records: Sequence[EpisodeRecord], *, env: str, policy: str, mode: 
         win_rate=sum(told) / len(told) if told else None,
         win_rate_low=interval.low if interval else None,
         win_rate_high=interval.high if interval else None,
-        return_mean=float(np.mean([record.total_reward for record in records])),
+        return_mean=float(np.mean(returns)),
         length_mean=float(np.mean([record.length for record in records])),
         units_left_mean=float(np.mean(left)) if left else None,
+        return_low=return_interval.low if return_interval else None,
+        return_high=return_interval.high if return_interval else None,
+        return_per_agent_mean=float(np.mean(per_agent)) if per_agent else None,
     )

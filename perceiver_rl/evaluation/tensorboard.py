@@ -15,6 +15,7 @@ SCALARS = {
     "win_rate_low": "win_rate_low",
     "win_rate_high": "win_rate_high",
     "return": "return_mean",
+    "return_per_agent": "return_per_agent_mean",
     "episode_length": "length_mean",
     "units_left": "units_left_mean",
 }

@@ -4,14 +4,17 @@ from perceiver_rl.rllib.callbacks import EpisodeOutcomes
 from perceiver_rl.rllib.env_runner import VectorEnvRunner
 from perceiver_rl.rllib.learner import SquadPPOLearner
 from perceiver_rl.rllib.module import PerceiverRLModule, module_spec
-from perceiver_rl.rllib.registration import register, register_env
+from perceiver_rl.rllib.multi_agent_env import ParallelMultiAgentEnv
+from perceiver_rl.rllib.registration import register, register_env, register_multi_agent_env
 
 __all__ = [
     "EpisodeOutcomes",
+    "ParallelMultiAgentEnv",
     "PerceiverRLModule",
     "SquadPPOLearner",
     "VectorEnvRunner",
     "module_spec",
     "register",
     "register_env",
+    "register_multi_agent_env",
 ]

@@ -23,17 +23,12 @@ logger = logging.getLogger(__name__)
 
 RLLIB_INFO = "rllib_checkpoint.json"
 LEARNER = Path(COMPONENT_LEARNER_GROUP, COMPONENT_LEARNER)
-MODULE = LEARNER / COMPONENT_RL_MODULE / DEFAULT_MODULE_ID
+MODULES = LEARNER / COMPONENT_RL_MODULE
 
-REQUIRED_FILES = (
-    RLLIB_INFO,
-    "algorithm_state.pkl",
-    "class_and_ctor_args.pkl",
-    str(LEARNER / "state.pkl"),
-    str(MODULE / "class_and_ctor_args.pkl"),
-    str(MODULE / "module_state.pkl"),
-)
+REQUIRED_FILES = (RLLIB_INFO, "algorithm_state.pkl", "class_and_ctor_args.pkl", str(LEARNER / "state.pkl"))
 """Besides our own. RLlib writes others too, which depend on the algorithm; those that are there are looked at."""
+MODULE_FILES = ("class_and_ctor_args.pkl", "module_state.pkl")
+"""Of each policy."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,31 @@ class CheckpointInfo:
     versions: dict[str, str]
     """Of the packages that wrote it."""
     commit: str | None
-    schema: EntitySchema
+    schemas: dict[str, EntitySchema]
+    """What each policy sees and does, by module id."""
+    agents: dict[str, str]
+    """Module id of each agent of a multi-agent environment; empty for a squad."""
+
+    @property
+    def schema(self) -> EntitySchema:
+        """The schema of the only policy.
+
+        Raises:
+            ValueError: If there are several.
+        """
+        return self.schemas[self.module_or_only_one(None)]
+
+    def module_or_only_one(self, module: str | None) -> str:
+        """A module id; for None, that of the only policy.
+
+        Raises:
+            ValueError: If there is no such policy, or none is named and there are several; the message lists them.
+        """
+        if module is None and len(self.schemas) == 1:
+            return next(iter(self.schemas))
+        if module not in self.schemas:
+            raise ValueError(f"checkpoint {self.path}: got policy {module!r}, expected one of {', '.join(self.schemas)}")
+        return module
 
 
 # -- finding ---------------------------------------------------------------------------------------------------
@@ -118,8 +137,9 @@ def require_whole(checkpoint: Path) -> None:
     Raises:
         ValueError: The message says what is wrong, and with which file.
     """
-    load_info(checkpoint)
-    for name in REQUIRED_FILES:
+    info = load_info(checkpoint)
+    of_modules = (str(MODULES / module / name) for module in info.schemas for name in MODULE_FILES)
+    for name in (*REQUIRED_FILES, *of_modules):
         if not (checkpoint / name).is_file():
             raise ValueError(_truncated(checkpoint, f"{name} is missing"))
     for file in sorted(checkpoint.rglob("*.pkl")):
@@ -163,11 +183,17 @@ def load_info(checkpoint: Path) -> CheckpointInfo:
             config=record["config"],
             versions=record["versions"],
             commit=record["commit"],
-            schema=EntitySchema.from_dict(record["schema"]),
+            schemas={module: EntitySchema.from_dict(schema) for module, schema in _schemas_in(record).items()},
+            agents=record.get("agents", {}),
         )
     except (KeyError, TypeError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be understood ({error})"
         raise ValueError(_truncated(checkpoint, f"{CHECKPOINT_INFO} {what}")) from error
+
+
+def _schemas_in(record: dict[str, Any]) -> dict[str, Any]:
+    """By module id; checkpoints from before there were several have one schema."""
+    return record["schemas"] if "schemas" in record else {DEFAULT_MODULE_ID: record["schema"]}
 
 
 def _require_whole_pickle(checkpoint: Path, file: Path) -> None:
@@ -190,7 +216,7 @@ def _truncated(checkpoint: Path, what: str) -> str:
 # -- loading ---------------------------------------------------------------------------------------------------
 
 
-def load_policy(checkpoint: Path, schema: EntitySchema | None = None) -> EntityPolicy:
+def load_policy(checkpoint: Path, schema: EntitySchema | None = None, module: str | None = None) -> EntityPolicy:
     """The trained policy, in evaluation mode, on the CPU. Ray need not run.
 
     RLlib's checkpoints are pickles, and loading one can run any code: load only what you would run.
@@ -198,28 +224,30 @@ def load_policy(checkpoint: Path, schema: EntitySchema | None = None) -> EntityP
     Args:
         checkpoint: What `find_checkpoint` gave back.
         schema: The schema of the environment that it shall play in; None for that of its own.
+        module: Which policy, where several were trained; None for the only one.
 
     Raises:
-        ValueError: If the schema is another than the one that the policy was trained with, or the checkpoint
-            cannot be loaded.
+        ValueError: If the schema is another than the one that the policy was trained with, there is no such policy, or the
+            checkpoint cannot be loaded.
     """
     info = load_info(checkpoint)
+    module_id = info.module_or_only_one(module)
     if schema is not None:
-        require_same_schema(info, schema)
+        require_same_schema(info, schema, module_id)
     try:
         with _without_deprecation_log():
-            module = RLModule.from_checkpoint((checkpoint / MODULE).resolve())
+            loaded = RLModule.from_checkpoint((checkpoint / MODULES / module_id).resolve())
     except Exception as error:  # unpickling fails in as many ways as the versions of a package can differ
         versions = ", ".join(f"{package} {version}" for package, version in info.versions.items())
         raise ValueError(
             f"checkpoint {checkpoint}: its module cannot be loaded ({type(error).__name__}: {error}); "
             f"it was written with {versions}"
         ) from error
-    if not isinstance(module, PerceiverRLModule):
+    if not isinstance(loaded, PerceiverRLModule):
         raise ValueError(
-            f"checkpoint {checkpoint}: got a module of class {type(module).__name__}, expected PerceiverRLModule"
+            f"checkpoint {checkpoint}: got a module of class {type(loaded).__name__}, expected PerceiverRLModule"
         )
-    policy: EntityPolicy = module.policy
+    policy: EntityPolicy = loaded.policy
     return policy.eval()
 
 
@@ -235,13 +263,13 @@ def _without_deprecation_log() -> Iterator[None]:
         log.setLevel(before)
 
 
-def require_same_schema(info: CheckpointInfo, schema: EntitySchema) -> None:
+def require_same_schema(info: CheckpointInfo, schema: EntitySchema, module: str | None = None) -> None:
     """Raise if a policy cannot play an environment because it was trained with another schema.
 
     Raises:
         ValueError: The message lists what differs.
     """
-    differences = list(_differences(info.schema, schema))
+    differences = list(_differences(info.schemas[info.module_or_only_one(module)], schema))
     if differences:
         raise ValueError(
             f"checkpoint {info.path}, trained in {info.env!r}: the environment's schema is another one: "

@@ -17,7 +17,7 @@ from perceiver_rl.configuration import from_mapping, to_mapping, unknown_name
 from perceiver_rl.environments import load
 from perceiver_rl.policy.entity_policy import EntityPolicyConfig
 from perceiver_rl.rllib.module import MODEL_CONFIG_KEY
-from perceiver_rl.rllib.registration import register_env
+from perceiver_rl.rllib.registration import register_env, register_multi_agent_env
 
 FACTORY = "make_config"
 STEPS_ARGUMENT = "total_env_steps"
@@ -120,8 +120,13 @@ def _set(config: AlgorithmConfig, section: str, key: str, value: Any) -> None:
             f"{current!r}"
         )
     if (section, key) == ("environment", "env"):
-        value = register_env(value)
+        value = register_for(config, value)
     getattr(config, section)(**{key: value})
+
+
+def register_for(config: AlgorithmConfig, env: str) -> str:
+    """Register an environment in the form that a config samples from: vector for squads, parallel for many agents."""
+    return register_multi_agent_env(env) if config.is_multi_agent else register_env(env)
 
 
 def _fits(current: bool | int | float | str, value: Any) -> bool:

@@ -8,19 +8,10 @@ from typing import Any
 
 # TensorBoard tag → where RLlib keeps the number. Tags are grouped by what they are asked for: how well does it play, what
 # does the policy do, is the value right, is the optimiser healthy, where does the time go.
-MODULE = ("learners", "default_policy")
 TAGS: dict[str, tuple[str, ...]] = {
     "outcome/win_rate": ("env_runners", "outcome", "won"),
     "outcome/return": ("env_runners", "episode_return_mean"),
     "outcome/episode_length": ("env_runners", "episode_len_mean"),
-    "policy/entropy_per_actor": (*MODULE, "entropy"),
-    "policy/kl": (*MODULE, "mean_kl_loss"),
-    "policy/clip_fraction": (*MODULE, "clip_fraction"),
-    "policy/loss": (*MODULE, "policy_loss"),
-    "value/loss": (*MODULE, "vf_loss_unclipped"),
-    "value/explained_variance": (*MODULE, "vf_explained_var"),
-    "optimizer/learning_rate": (*MODULE, "default_optimizer_learning_rate"),
-    "optimizer/gradient_norm": (*MODULE, "gradients_default_optimizer_global_norm"),
     "time/sampling_forward_s": ("env_runners", "sampling_s", "forward"),
     "time/sampling_env_s": ("env_runners", "sampling_s", "env"),
     "time/sampling_s": ("env_runners", "sampling_s", "total"),
@@ -28,18 +19,46 @@ TAGS: dict[str, tuple[str, ...]] = {
     "time/learning_batch_s": ("learners", "__all_modules__", "batch_s"),
     "time/learning_gradient_s": ("learners", "__all_modules__", "gradient_s"),
 }
+MODULE_TAGS: dict[str, str] = {
+    "policy/entropy_per_actor": "entropy",
+    "policy/kl": "mean_kl_loss",
+    "policy/clip_fraction": "clip_fraction",
+    "policy/loss": "policy_loss",
+    "value/loss": "vf_loss_unclipped",
+    "value/explained_variance": "vf_explained_var",
+    "optimizer/learning_rate": "default_optimizer_learning_rate",
+    "optimizer/gradient_norm": "gradients_default_optimizer_global_norm",
+}
+"""The same for each policy, in its own part of RLlib's learner results."""
+LEARNERS = "learners"
+ALL_MODULES = "__all_modules__"
 OUTCOMES = ("env_runners", "outcome")
+MODULE_RETURNS = ("env_runners", "module_episode_returns_mean")
 ENV_STEPS = ("env_runners", "num_env_steps_sampled_lifetime")
 
 
 def flatten(result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of one `Algorithm.train()` result by TensorBoard tag; those that are not there yet are left out.
 
-    Every other number that episodes end with (see `EpisodeOutcomes`) appears as `outcome/<key>`.
+    Every other number that episodes end with (see `EpisodeOutcomes`) appears as `outcome/<key>`. Where several policies
+    train, those of each have its module id at the end: `policy/kl/<module>`, `outcome/return/<module>`,
+    `outcome/<key>/<module>`.
     """
     table = {tag: value for tag, path in TAGS.items() if (value := _find(result, path)) is not None}
+    modules = [module for module in result.get(LEARNERS, {}) if module != ALL_MODULES]
+    for module in modules:
+        ending = f"/{module}" if len(modules) > 1 else ""
+        for tag, name in MODULE_TAGS.items():
+            if (value := _find(result, (LEARNERS, module, name))) is not None:
+                table[tag + ending] = value
+    if len(modules) > 1:
+        for module, value in (_find_group(result, MODULE_RETURNS) or {}).items():
+            table[f"outcome/return/{module}"] = float(value)
     for key, value in (_find_group(result, OUTCOMES) or {}).items():
-        if key != "won":
+        if isinstance(value, Mapping):  # of a multi-agent episode: by module id
+            for name, number in value.items():
+                table[f"outcome/{name}/{key}" if len(modules) > 1 else f"outcome/{name}"] = float(number)
+        elif key != "won":
             table[f"outcome/{key}"] = float(value)
     # RLlib's mean over no episodes at all is NaN.
     return {tag: value for tag, value in table.items() if not (tag.startswith("outcome/") and math.isnan(value))}

@@ -11,8 +11,9 @@ from gymnasium.vector import VectorEnv
 from ray import tune
 from ray.rllib.models.catalog import ModelCatalog
 
-from perceiver_rl.environments import known_names, make_env, make_vector_env
+from perceiver_rl.environments import known_names, make_env, make_parallel_env, make_vector_env
 from perceiver_rl.rllib.model_v2 import MODEL_NAME, PerceiverModelV2, SquadActionDistribution
+from perceiver_rl.rllib.multi_agent_env import ParallelMultiAgentEnv
 
 
 def register() -> None:
@@ -61,3 +62,22 @@ def _create(env: str, context: Mapping[str, Any]) -> VectorEnv[Any, Any, Any] | 
     if "num_envs" in options:
         return make_vector_env(env, options.pop("num_envs"), **options)
     return make_env(env, **options)
+
+
+def register_multi_agent_env(env: str) -> str:
+    """Register a PettingZoo parallel environment with RLlib and give back its name: one RLlib agent for each of its agents.
+
+    RLlib calls the creator with the config's `env_config`, which are the environment's options. The config needs
+    `multi_agent(policies=…, policy_mapping_fn=…)`. A `MultiAgentEnv` of your own needs none of this: the module takes its
+    schema from the observation spaces.
+
+    Args:
+        env: A name such as `"kaz/default"` or an import string `"module:callable"`, which is called with the options and
+            returns a parallel environment whose observation spaces carry a schema, e.g. an `EntityParallelEnv`.
+    """
+    tune.register_env(env, partial(_create_multi_agent, env))
+    return env
+
+
+def _create_multi_agent(env: str, context: Mapping[str, Any]) -> ParallelMultiAgentEnv:
+    return ParallelMultiAgentEnv(make_parallel_env(env, **context))

@@ -18,15 +18,16 @@ import gymnasium
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from torch.utils.tensorboard import SummaryWriter
 
 from perceiver_rl.entities import EntitySchema
-from perceiver_rl.environments import try_environment
+from perceiver_rl.environments import try_environment, try_parallel_environment
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
-from perceiver_rl.rllib.config_file import apply_overrides, load_factory
+from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
 from perceiver_rl.rllib.learner import SquadPPOLearner
 from perceiver_rl.rllib.metrics import env_steps, flatten
-from perceiver_rl.rllib.registration import register_env
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 
 MAX_EMPTY_ITERATIONS = 3
@@ -71,13 +72,13 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
     logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
     config = load_factory(settings.config)(total_env_steps=settings.total_env_steps)
     if settings.env is not None:
-        config.environment(register_env(settings.env))
+        config.environment(register_for(config, settings.env))
     config.debugging(seed=settings.seed)
     apply_overrides(config, list(settings.overrides))
     if not isinstance(config.env, str):
         raise ValueError(
             f"environment: got {config.env!r}, expected a name such as 'smax/2s3z' or an import string 'module:callable', "
-            "given to the config by register_env or to the command line by --env"
+            "given to the config by register_env (register_multi_agent_env for many agents) or to the command line by --env"
         )
     try:
         json.dumps(config.env_config)
@@ -98,7 +99,10 @@ class PreparedRun:
     settings: RunSettings
     folder: RunFolder
     config: AlgorithmConfig
-    schema: EntitySchema
+    schemas: dict[str, EntitySchema]
+    """What each policy sees and does, by module id."""
+    agents: dict[str, str]
+    """Module id of each agent of a multi-agent environment; empty for a squad."""
     checkpoint: Path | None
     """Where a resumed run goes on from."""
     seconds_before: float
@@ -118,14 +122,36 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
         ImportError: If the environment needs a package that is not installed.
     """
     config = build_config(settings)
-    schema = try_environment(config.env, config.env_config, settings.seed)
+    schemas, agents = _try(config, settings.seed)
     if not resume:
         folder.create(settings)
-        return PreparedRun(settings, folder, config, schema, checkpoint=None, seconds_before=0.0)
+        return PreparedRun(settings, folder, config, schemas, agents, checkpoint=None, seconds_before=0.0)
     if not folder.has_checkpoint:  # ended before the first one: begin again, by the same settings
-        return PreparedRun(settings, folder, config, schema, checkpoint=None, seconds_before=0.0)
+        return PreparedRun(settings, folder, config, schemas, agents, checkpoint=None, seconds_before=0.0)
     checkpoint = find_checkpoint(folder.path)
-    return PreparedRun(settings, folder, config, schema, checkpoint, load_info(checkpoint).seconds)
+    return PreparedRun(settings, folder, config, schemas, agents, checkpoint, load_info(checkpoint).seconds)
+
+
+def _try(config: AlgorithmConfig, seed: int) -> tuple[dict[str, EntitySchema], dict[str, str]]:
+    """Play a few steps; give back the schema of each policy, and the policy of each agent."""
+    if not config.is_multi_agent:
+        return {DEFAULT_MODULE_ID: try_environment(config.env, config.env_config, seed)}, {}
+    of_agents = try_parallel_environment(config.env, config.env_config, seed)
+    episode = MultiAgentEpisode()  # the mapping is asked for an agent in an episode
+    agents = {agent: str(config.policy_mapping_fn(agent, episode)) for agent in of_agents}
+    schemas: dict[str, EntitySchema] = {}
+    for agent, module in agents.items():
+        if module not in config.policies:
+            raise ValueError(
+                f"multi_agent.policy_mapping_fn: got policy {module!r} for agent {agent!r}, expected one of "
+                f"{', '.join(map(str, config.policies))}"
+            )
+        if schemas.setdefault(module, of_agents[agent]) != of_agents[agent]:
+            raise ValueError(
+                f"multi_agent.policy_mapping_fn: got policy {module!r} for agents of several schemas, {agent!r} among them, "
+                "expected one schema a policy; give each kind of agent a policy of its own"
+            )
+    return schemas, agents
 
 
 def train(
@@ -163,7 +189,8 @@ class _Recorder:
             "env_config": dict(run.config.env_config),
             "config": run.settings.config,
             "seed": run.settings.seed,
-            "schema": run.schema.to_dict(),
+            "schemas": {module: schema.to_dict() for module, schema in run.schemas.items()},
+            "agents": run.agents,
         }
 
     def open_log(self, env_steps: int) -> SummaryWriter:

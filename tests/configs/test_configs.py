@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from perceiver_rl.entities import schema_of
-from perceiver_rl.environments import make_vector_env
+from perceiver_rl.environments import make_parallel_env, make_vector_env
 from perceiver_rl.rllib.config_file import load_factory
 from perceiver_rl.rllib.run_folder import RunSettings
 from perceiver_rl.rllib.training import build_config
@@ -23,14 +23,23 @@ def test_configs__there_are_some() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: Path(path).stem)
 def test_config__builds_a_model_for_its_environment(path: str) -> None:
     config = build_config(RunSettings(path, env=None, seed=0, total_env_steps=10_000))
-    env = make_vector_env(config.env, 2, **config.env_config)
     spec = config.rl_module_spec
-    spec.observation_space, spec.action_space = env.single_observation_space, env.single_action_space
+    if config.is_multi_agent:
+        env = make_parallel_env(config.env, **config.env_config)
+        agent = env.possible_agents[0]
+        assert config.policy_mapping_fn(agent, None) in config.policies
+        spec.observation_space, spec.action_space = env.observation_space(agent), env.action_space(agent)
+        observations, _ = env.reset(seed=0)
+        observation = {key: np.stack([each[key] for each in observations.values()]) for key in observations[agent]}
+    else:
+        vector_env = make_vector_env(config.env, 2, **config.env_config)
+        spec.observation_space = vector_env.single_observation_space
+        spec.action_space = vector_env.single_action_space
+        observation, _ = vector_env.reset(seed=0)
     module = spec.build()
-    observation, _ = env.reset(seed=0)
     output = module.forward_inference({"obs": {key: torch.from_numpy(array) for key, array in observation.items()}})
     actions = module.get_inference_action_dist_cls().from_logits(output["action_dist_inputs"]).sample().numpy()
-    schema = schema_of(env.single_observation_space)
+    schema = schema_of(spec.observation_space)
     for index, action in enumerate(actions.astype(np.int64)):
         schema.check_action({key: array[index] for key, array in observation.items()}, action)
 

@@ -6,12 +6,13 @@ from types import ModuleType
 import pytest
 
 from envs import registry
-from envs.registry import Family, make, make_vec, names
+from envs.registry import Family, make, make_parallel, make_vec, names
 from envs.smax import SmaxEnv, SmaxVectorEnv
 
 
 def test_names__list_every_member_of_every_family() -> None:
     assert {"smax/3m", "smax/2s3z", "smax/27m_vs_30m", "smax/smacv2_10_units"} <= set(names())
+    assert {"kaz/default", "mpe/simple_tag", "mpe/simple_spread"} <= set(names())
 
 
 def test_make__passes_name_and_options_on() -> None:
@@ -45,3 +46,23 @@ def test_family_without_its_extra__is_still_listed(monkeypatch: pytest.MonkeyPat
     assert "chess/…" in names()
     with pytest.raises(ImportError, match=r"pip install 'perceiver-rl\[chess\]'"):
         make("chess/anything")
+
+
+def test_make__says_which_forms_an_environment_has() -> None:
+    with pytest.raises(
+        ValueError, match=r"'kaz/default': got no form for make_vec, expected make_parallel; it is a multi-agent"
+    ):
+        make_vec("kaz/default", 2)
+    with pytest.raises(ValueError, match=r"'mpe/simple_tag': got no form for make, expected make_parallel"):
+        make("mpe/simple_tag")
+    with pytest.raises(
+        ValueError, match=r"'smax/3m': got no form for make_parallel, expected make_vec or make; it is not a multi"
+    ):
+        make_parallel("smax/3m")
+
+
+def test_make_parallel__passes_name_and_options_on() -> None:
+    assert make_parallel("kaz/default", num_archers=1, num_knights=2).possible_agents == ["archer_0", "knight_0", "knight_1"]
+    assert make_parallel("mpe/simple_spread", N=2).possible_agents == ["agent_0", "agent_1"]
+    with pytest.raises(ValueError, match=r"unknown name 'kaz/defualt' \(did you mean 'kaz/default'\?\)"):
+        make_parallel("kaz/defualt")

@@ -43,7 +43,15 @@ def test_make_table__shows_a_summary_in_one_line_of_80_columns() -> None:
 
 
 def test_make_table__marks_what_is_unknown() -> None:
-    assert "mpe/spread perceiver greedy 1,024 - 1.91 33.3 -" in printed([NO_WINS])
+    assert "mpe/spread perceiver greedy 1,024 - 1.91 33.3 -" in printed([NO_WINS, GREEDY])
+
+
+def test_make_table__shows_the_returns_interval_where_nobody_wins() -> None:
+    team = replace(NO_WINS, return_low=1.8, return_high=2.0, return_per_agent_mean=0.48)
+    rows = printed([team, NO_WINS])
+    assert "mpe/spread perceiver greedy 1,024 1.91 (1.80 to 2.00) 0.48 33.3 -" in rows
+    assert "mpe/spread perceiver greedy 1,024 1.91 - 33.3 -" in rows
+    assert not any("win rate" in row for row in rows)
 
 
 def test_make_table__shows_names_with_brackets_as_they_are() -> None:

@@ -5,6 +5,8 @@ import math
 import pytest
 
 from perceiver_rl.evaluation import EpisodeRecord, Summary, summarize, wilson_interval
+from perceiver_rl.evaluation.parallel import RETURN_PER_AGENT
+from perceiver_rl.evaluation.statistics import mean_interval
 
 RECORDS = [
     EpisodeRecord(2.0, 10, True, {"allies_left": 3.0}),
@@ -59,7 +61,30 @@ def test_summarize__has_exactly_the_fields_of_the_record() -> None:
         "return_mean": pytest.approx(3.5 / 3),
         "length_mean": 30.0,
         "units_left_mean": pytest.approx(5 / 3),
+        "return_low": pytest.approx(mean_interval([record.total_reward for record in RECORDS]).low),
+        "return_high": pytest.approx(mean_interval([record.total_reward for record in RECORDS]).high),
+        "return_per_agent_mean": None,
     }
+
+
+def test_mean_interval__is_students() -> None:
+    # Student's own table: 4.303 standard errors with two degrees of freedom; here the error is 1 / sqrt(3).
+    interval = mean_interval([1.0, 2.0, 3.0])
+    assert interval.low == pytest.approx(2 - 4.3027 / 3**0.5, abs=1e-4)
+    assert interval.high == pytest.approx(2 + 4.3027 / 3**0.5, abs=1e-4)
+    with pytest.raises(ValueError, match="got 1 values, expected at least two"):
+        mean_interval([1.0])
+
+
+def test_summarize__knows_no_interval_of_one_episode() -> None:
+    summary = summary_of([EpisodeRecord(1.0, 2, None)])
+    assert summary.return_low is summary.return_high is None
+
+
+def test_summarize__tells_what_each_of_many_agents_got() -> None:
+    records = [EpisodeRecord(6.0, 9, None, {RETURN_PER_AGENT: 2.0}), EpisodeRecord(1.0, 9, None, {RETURN_PER_AGENT: 0.5})]
+    summary = summary_of(records)
+    assert (summary.return_mean, summary.return_per_agent_mean) == (3.5, 1.25)
 
 
 def test_summarize__has_no_win_rate_where_the_environment_tells_none() -> None:

@@ -16,11 +16,12 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from perceiver_rl.entities import EntitySchema, EntityType, Feature
 from perceiver_rl.evaluation import PolicyAgent, evaluate
 from perceiver_rl.policy.entity_policy import EntityPolicy
-from perceiver_rl.rllib.checkpoint import MODULE, find_checkpoint, load_info, load_policy
+from perceiver_rl.rllib.checkpoint import MODULES, find_checkpoint, load_info, load_policy
 from perceiver_rl.rllib.run_folder import RunFolder
 from tests.environments import COURIERS, CourierVectorEnv
 
 ENV = "tests.environments:make_couriers"
+MODULE = MODULES / "default_policy"
 
 
 @pytest.fixture(scope="module")

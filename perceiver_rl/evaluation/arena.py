@@ -1,0 +1,101 @@
+"""Where policies are compared: a vector environment of squads, or parallel environments of many agents, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from perceiver_rl.entities import EntitySchema, schema_of
+from perceiver_rl.environments import make_parallel_env, make_vector_env, require_possible_agents
+from perceiver_rl.evaluation.agent import Agent
+from perceiver_rl.evaluation.parallel import evaluate_parallel
+from perceiver_rl.evaluation.rollout import EpisodeRecord, evaluate
+
+PER_AGENT = "per agent"
+"""Control of a multi-agent environment: each agent decides by what it sees itself."""
+
+
+class Arena(Protocol):
+    """A number of environments to play in."""
+
+    num_envs: int
+    control: str
+    schemas: dict[str, EntitySchema]
+    """What each policy sees and does, by module id."""
+
+    def play(
+        self,
+        policies: Mapping[str, Agent],
+        *,
+        episodes_per_env: int,
+        seed: int,
+        greedy: bool,
+        on_episode: Callable[[int, int], None],
+    ) -> list[EpisodeRecord]:
+        """Play; `policies` by module id."""
+
+    def close(self) -> None:
+        """Close the environments."""
+
+
+class VectorArena:
+    """One policy for a squad, in a vector environment.
+
+    Args:
+        env: Name or import string.
+        num_envs: Sub-environments.
+        options: The environment's options.
+        module: Module id of the policy.
+    """
+
+    def __init__(self, env: str, num_envs: int, options: Mapping[str, Any], module: str) -> None:
+        self._env = make_vector_env(env, num_envs, **options)
+        self._module = module
+        self.num_envs = num_envs
+        self.control = str(self._env.metadata.get("control", "unknown"))
+        self.schemas = {module: schema_of(self._env.single_observation_space)}
+
+    def play(self, policies: Mapping[str, Agent], **settings: Any) -> list[EpisodeRecord]:
+        """See `perceiver_rl.evaluation.rollout.evaluate`."""
+        return evaluate(policies[self._module], self._env, **settings)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self._env.close()
+
+
+class ParallelArena:
+    """A policy for each agent, shared or not, in PettingZoo parallel environments.
+
+    Args:
+        env: Name or import string.
+        num_envs: Environments.
+        options: Their options.
+        policy_of: Module id of each agent's policy.
+
+    Raises:
+        ValueError: If there is an agent of no policy.
+    """
+
+    def __init__(self, env: str, num_envs: int, options: Mapping[str, Any], policy_of: Mapping[str, str]) -> None:
+        self._envs = [make_parallel_env(env, **options) for _ in range(num_envs)]
+        self._policy_of = policy_of
+        self.num_envs = num_envs
+        self.control = PER_AGENT
+        self.schemas: dict[str, EntitySchema] = {}
+        for agent in require_possible_agents(self._envs[0]):
+            if agent not in policy_of:
+                raise ValueError(
+                    f"environment {env!r}: got agent {agent!r}, which the checkpoint has no policy for; expected some of "
+                    f"{', '.join(policy_of)}"
+                )
+            self.schemas[policy_of[agent]] = schema_of(self._envs[0].observation_space(agent))
+
+    def play(self, policies: Mapping[str, Agent], **settings: Any) -> list[EpisodeRecord]:
+        """See `perceiver_rl.evaluation.parallel.evaluate_parallel`."""
+        return evaluate_parallel(policies, self._policy_of, self._envs, **settings)
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self._envs:
+            env.close()

@@ -1,0 +1,146 @@
+"""Play a fixed number of episodes in each of several multi-agent environments, all agents' decisions in one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from perceiver_rl.entities import Observation
+from perceiver_rl.evaluation.agent import Agent
+from perceiver_rl.evaluation.rollout import EpisodeRecord, torch_threads_of
+from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
+
+RETURN_PER_AGENT = "return_per_agent"
+"""Key of a record's info: the mean over all agents that took part of what each got. `total_reward` is their sum."""
+
+
+def evaluate_parallel(
+    policies: Mapping[str, Agent],
+    policy_of: Mapping[str, str],
+    envs: Sequence[Any],
+    *,
+    episodes_per_env: int,
+    seed: int,
+    greedy: bool,
+    on_episode: Callable[[int, int], None] | None = None,
+    torch_threads: int = 1,
+) -> list[EpisodeRecord]:
+    """Play `len(envs) * episodes_per_env` episodes; the same arguments give the same records.
+
+    In each step the observations of all living agents of all environments go through their policy together, stacked.
+
+    Args:
+        policies: Who plays, by policy. Its rows are whoever lives, in changing number, so it must not remember rows.
+        policy_of: The policy of each possible agent.
+        envs: PettingZoo parallel environments whose observations keep a schema. They are reset first, and not closed.
+        episodes_per_env: Episodes in each environment.
+        seed: Seeds the environments (the first episode of environment `i` by `seed + i`) and the policies.
+        greedy: The best option rather than a draw.
+        on_episode: Called after every episode, with how many are done and how many will be.
+        torch_threads: Threads of the forward passes.
+
+    Returns:
+        The records, those of environment 0 first, each environment's in the order of time.
+
+    Raises:
+        ValueError: If `episodes_per_env` is not positive, or an environment has an agent of no policy.
+        Exception: Whatever an environment or a policy raises, with a note that tells the environment.
+    """
+    if episodes_per_env < 1:
+        raise ValueError(f"episodes_per_env: got {episodes_per_env}, expected at least 1")
+    for number, policy in enumerate(policies.values()):
+        policy.reset(len(envs), stream_seed(AGENT, seed, number))
+    games = [
+        _Game(index, env, episodes_per_env, stream_seed(EVALUATION, seed) + index, policy_of)
+        for index, env in enumerate(envs)
+    ]
+    total = len(envs) * episodes_per_env
+    tell = on_episode or (lambda done, total: None)
+    done = 0
+    with torch_threads_of(torch_threads):
+        while playing := [game for game in games if game.left]:
+            choices = _choose(policies, playing, greedy)
+            for game, actions in zip(playing, choices, strict=True):
+                if game.step(actions):
+                    done += 1
+                    tell(done, total)
+    return [record for game in games for record in game.records]
+
+
+@dataclass
+class _Game:
+    """One environment and how its episode stands."""
+
+    index: int
+    env: Any
+    left: int
+    """Episodes to be played."""
+    seed: int | None
+    policy_of: Mapping[str, str]
+    records: list[EpisodeRecord] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        with _telling_where(self.index, 0):
+            self.observations, _ = self.env.reset(seed=self.seed)
+        self.seed = None  # of the first episode only; the following ones go on from there
+        self.returns = dict.fromkeys(self.env.agents, 0.0)
+        self.started = set(self.env.agents)
+        self.length = 0
+
+    def rows_of(self, policy: str) -> list[str]:
+        """Agents of a policy that live."""
+        unknown = [agent for agent in self.env.agents if agent not in self.policy_of]
+        if unknown:
+            raise ValueError(f"agent {unknown[0]!r}: got no policy, expected one of {', '.join(self.policy_of)}")
+        return [agent for agent in self.env.agents if self.policy_of[agent] == policy]
+
+    def step(self, actions: Mapping[str, Any]) -> bool:
+        """One step; whether it ended the episode."""
+        before = set(self.env.agents)
+        with _telling_where(self.index, self.length + 1):
+            self.observations, rewards, *_ = self.env.step(actions)
+        self.length += 1
+        for agent, reward in rewards.items():
+            self.returns[agent] = self.returns.get(agent, 0.0) + float(reward)
+        self.started = set(self.env.agents) - before
+        if self.env.agents:
+            return False
+        of_agents = list(self.returns.values())
+        self.records.append(
+            EpisodeRecord(sum(of_agents), self.length, None, {RETURN_PER_AGENT: float(np.mean(of_agents or [0.0]))})
+        )
+        self.left -= 1
+        if self.left:
+            self._begin()
+        return True
+
+
+def _choose(policies: Mapping[str, Agent], games: Sequence[_Game], greedy: bool) -> list[dict[str, Any]]:
+    """An action for everybody alive: one call for each policy."""
+    actions: list[dict[str, Any]] = [{} for _ in games]
+    for name, policy in policies.items():
+        rows = [(number, agent) for number, game in enumerate(games) for agent in game.rows_of(name)]
+        if not rows:
+            continue
+        seen = [games[number].observations[agent] for number, agent in rows]
+        batch: Observation = {key: np.stack([each[key] for each in seen]) for key in seen[0]}
+        started = np.array([agent in games[number].started for number, agent in rows])
+        for (number, agent), action in zip(rows, policy.act(batch, started, greedy), strict=True):
+            actions[number][agent] = action
+    return actions
+
+
+@contextmanager
+def _telling_where(index: int, step: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in step {step} of an evaluation's episode in environment {index}")
+        raise
