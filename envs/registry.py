@@ -33,6 +33,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "magent": Family("envs.magent:BattleVectorEnv", "envs.magent:BattleEnv", "envs.magent:battle_names"),
     "smax": Family("envs.smax:SmaxVectorEnv", "envs.smax:SmaxEnv", "envs.smax:map_names"),
 }
 
