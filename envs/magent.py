@@ -207,7 +207,9 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
 
     def _start(self, index: int) -> None:
         random = self._random[index]
-        self._side[index] = random.integers(2) if self._side_option == "random" else {"red": RED, "blue": BLUE}[self._side_option]
+        self._side[index] = (
+            random.integers(2) if self._side_option == "random" else {"red": RED, "blue": BLUE}[self._side_option]
+        )
         self._steps[index] = 0
         self._engines[index].start(int(random.integers(2**31)))
         self._engines[index].read(self._position[index], self._health[index])

@@ -15,7 +15,9 @@ Draw = Callable[..., NDArray[np.float32]]
 Opponent = Callable[[Battlefield, Draw], NDArray[np.int64]]
 """Chooses an option for each unit, `[battles, units]`: a move, or `NUM_MOVES` plus the slot that it strikes."""
 
-_TIE = np.float32(1e-3)  # decides between equals and changes no other order: healths that differ do so by 0.01, distances by 1
+_TIE = np.float32(
+    1e-3
+)  # decides between equals and changes no other order: healths that differ do so by 0.01, distances by 1
 
 
 def hunter(field: Battlefield, draw: Draw) -> NDArray[np.int64]:

@@ -84,7 +84,9 @@ class Battlefield:
         in_reach = np.take_along_axis(self.can_attack, target[..., None], axis=2)[..., 0]
         chosen = OFFSETS[np.where(attacks, STAY, options)]
         offset = np.where((attacks & in_reach)[..., None], offset, chosen).astype(np.int64) + REACH
-        return _ENGINE_ACTION[self.side[battle.ravel()][:, None], (attacks & in_reach).astype(int), offset[..., 0], offset[..., 1]]
+        return _ENGINE_ACTION[
+            self.side[battle.ravel()][:, None], (attacks & in_reach).astype(int), offset[..., 0], offset[..., 1]
+        ]
 
 
 def battlefields(

@@ -1,4 +1,4 @@
-"""What an army of MAgent2's battle sees and may do, as a schema that is the same for every map but for the number of slots."""
+"""What an army of MAgent2's battle sees and may do: one schema for all maps but for the number of slots."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _near(
 
     Counted by running sums over the map, so that the cost grows with units and cells, not with pairs.
     """
-    battles, units = alive.shape
+    battles = len(alive)
     cells = np.stack([xy, other_xy], axis=1)  # battles army units 2
     living = np.stack([alive, other_alive], axis=1)
     low = cells[living].min() if living.any() else 0.0

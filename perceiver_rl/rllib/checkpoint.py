@@ -197,15 +197,15 @@ def load_policy(checkpoint: Path, schema: EntitySchema | None = None) -> EntityP
 
     Args:
         checkpoint: What `find_checkpoint` gave back.
-        schema: The schema of the environment that it shall play in; None for that of its own.
+        schema: The schema of the environment that it shall play in; None for that of its own. It may have other numbers of
+            slots (`max_count`) than the one that the policy was trained with: no weight depends on them.
 
     Raises:
-        ValueError: If the schema is another than the one that the policy was trained with, or the checkpoint
-            cannot be loaded.
+        ValueError: If the schema differs in anything else, or the checkpoint cannot be loaded.
     """
     info = load_info(checkpoint)
     if schema is not None:
-        require_same_schema(info, schema)
+        require_playable(info, schema)
     try:
         with _without_deprecation_log():
             module = RLModule.from_checkpoint((checkpoint / MODULE).resolve())
@@ -220,6 +220,10 @@ def load_policy(checkpoint: Path, schema: EntitySchema | None = None) -> EntityP
             f"checkpoint {checkpoint}: got a module of class {type(module).__name__}, expected PerceiverRLModule"
         )
     policy: EntityPolicy = module.policy
+    if schema is not None and schema != policy.schema:
+        weights = policy.state_dict()
+        policy = EntityPolicy(schema, module.policy_config())
+        policy.load_state_dict(weights)
     return policy.eval()
 
 
@@ -235,8 +239,8 @@ def _without_deprecation_log() -> Iterator[None]:
         log.setLevel(before)
 
 
-def require_same_schema(info: CheckpointInfo, schema: EntitySchema) -> None:
-    """Raise if a policy cannot play an environment because it was trained with another schema.
+def require_playable(info: CheckpointInfo, schema: EntitySchema) -> None:
+    """Raise if a policy cannot play an environment because its schema differs in more than numbers of slots.
 
     Raises:
         ValueError: The message lists what differs.
@@ -273,8 +277,6 @@ def _differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
 
 def _differences_of_type(trained: EntityType, given: EntityType) -> Iterator[str]:
     where = f"entity type {trained.name!r}"
-    if trained.max_count != given.max_count:
-        yield _differ(f"{where}, max_count", str(trained.max_count), str(given.max_count))
     if trained.feature_names != given.feature_names:
         yield _differ(f"{where}, features", ", ".join(trained.feature_names), ", ".join(given.feature_names))
         return
