@@ -30,8 +30,8 @@ class HunterAgent:
         expected = schema_of_army(schema.max_actors)
         if schema != expected:
             raise ValueError(
-                f"HunterAgent: got a schema with actors {', '.join(schema.actors)} and verbs {', '.join(schema.verbs)}, expected "
-                "that of a MAgent2 battle (envs.magent.battle_schema)"
+                f"HunterAgent: got a schema with actors {', '.join(schema.actors)} and verbs {', '.join(schema.verbs)}, "
+                "expected that of a MAgent2 battle (envs.magent.battle_schema)"
             )
         self._random = np.random.default_rng()
 

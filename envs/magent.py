@@ -57,22 +57,22 @@ class Outcome:
 class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any]]):
     """A batch of battles of MAgent2's `battle_v4`, one engine each, everything else in numpy over the batch.
 
-    Observation: all living units of both armies, wherever they are, as `battle_schema` names them; the dead are absent, their
-    slots zeros. Positions are seen from the army's own side: it always begins in the west. The map has walls at its border
-    only, which positions and legal moves tell.
-    Action: one option for each ally: one of 13 moves of up to two cells, `stay` included, or attack enemy *e*. Moves are legal
-    to cells that are free now, attacks at enemies in the eight neighbouring cells. Of two units that move to one cell only the
-    first gets there. An attack fails if the attacker is killed before its turn in that step, or another kills the target. An
-    attack out of reach is `stay`. A dead ally's option is ignored.
+    Observation: all living units of both armies, wherever they are, as `battle_schema` names them; the dead are absent, and
+    their slots zeros. Positions are seen from the army's own side: it always begins in the west. The map has walls at its
+    border only, which positions and legal moves tell.
+    Action: one option for each ally: one of 13 moves of up to two cells, `stay` included, or attack enemy *e*. Moves are
+    legal to cells that are free now, attacks at enemies in the eight neighbouring cells. Of two units that move to one cell
+    only the first gets there. An attack fails if the attacker is killed before its turn in that step, or if the target is.
+    An attack out of reach is `stay`. A dead ally's option is ignored.
     Reward: the fraction of its full health that an enemy has lost in this step, averaged over all enemies of the start, less
     what they have recovered, plus 1 when all enemies are dead.
     Termination: one army is dead. Truncation: the time limit.
     Autoreset: in the next step. The step that ends an episode returns its last observation; the step after that ignores its
     action, returns the first observation of a new episode, reward 0, and neither terminated nor truncated.
-    Infos: in a step that ends episodes, for those: `won` (all enemies dead, or strictly more allies than enemies alive at the
-    time limit), `annihilated` (all enemies dead), `allies_left`, `enemies_left`, `damage_dealt` and `damage_taken` (health that
-    the enemies and the squad lack at the end, in full healths, the dead included). Other steps have no infos, because RLlib
-    spends Python time on each of them.
+    Infos: in a step that ends episodes, for those: `won` (all enemies dead, or strictly more allies than enemies alive at
+    the time limit), `annihilated` (all enemies dead), `allies_left`, `enemies_left`, `damage_dealt` and `damage_taken`
+    (health that the enemies and the squad lack at the end, in full healths, the dead included). Other steps have no infos,
+    because RLlib spends Python time on each of them.
 
     The start formation is always that of `battle_v4`. Episodes differ by the side, the order of attacks and the draws of the
     opponent. Sub-environment `i` of `reset(seed=s)` plays the same battles as `BattleEnv` with `reset(seed=s + i)`.
@@ -130,8 +130,8 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
         """Start a new episode in every sub-environment.
 
         Args:
-            seed: Sub-environment `i` gets `seed + i`, or its own of a sequence of `num_envs` seeds. Without a seed, each goes
-                on with its random stream, which begins with fresh entropy if none was ever given.
+            seed: Sub-environment `i` gets `seed + i`, or its own of a sequence of `num_envs` seeds. Without a seed, each
+                goes on with its random stream, which begins with fresh entropy if none was ever given.
             options: Not used.
 
         Returns:
@@ -313,5 +313,5 @@ def _parse(name: str) -> tuple[int, str]:
     """Map size and opponent."""
     if name not in battle_names():
         raise ValueError(unknown_name("MAgent2 battle: got unknown name", name, battle_names()))
-    _, size, *opponent = name.removesuffix("-vs-random").split("-")
-    return int(size), "random" if name.endswith("-vs-random") else "hunter"
+    size = int(name.removesuffix("-vs-random").removeprefix("battle-"))
+    return size, "random" if name.endswith("-vs-random") else "hunter"

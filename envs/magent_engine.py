@@ -17,8 +17,9 @@ class BattleEngine:
     """One battle of `battle_v4`: its rules and start formation, without the dictionaries of its PettingZoo form.
 
     Units are numbered by army (0 red, which begins in the west, 1 blue) and slot. Both armies have the same size. A step is,
-    in the engine's order: attacks in random order, 2 of 10 health each, where a unit that was killed before its turn does not
-    strike; recovery of 0.1 health, up to the full 10; then moves, red's first. Cells that the killed leave are free at once.
+    in the engine's order: attacks in random order, 2 of 10 health each, where a unit that was killed before its turn does
+    not strike; recovery of 0.1 health, up to the full 10; then moves, red's first. Cells that the killed leave are free at
+    once.
 
     Args:
         map_size: Side of the square map in cells, the walls at its border included.
@@ -59,7 +60,7 @@ class BattleEngine:
         """Write how the battle stands into given arrays.
 
         Args:
-            position: Cells, columns x (to the east) and y (to the south), `[2, units, 2]`; those of the dead stay as they are.
+            position: Cells, columns x (to the east) and y (to the south), `[2, units, 2]`; the dead keep theirs.
             health: Fraction of the full health, `[2, units]`; 0 for the dead.
         """
         health[:] = 0.0
@@ -76,7 +77,7 @@ class BattleEngine:
         return slots
 
     def views(self, side: int) -> NDArray[np.float32]:
-        """What each living unit of an army sees in MAgent2's own form, `[living, 13, 13, 5]`; `battle_v4` tells the channels."""
+        """What each living unit of an army sees in MAgent2's own form, `[living, 13, 13, 5]`, channels as in `battle_v4`."""
         views: NDArray[np.float32] = self._engine.get_observation(self._handles[side])[0]
         return views.copy()  # the engine hands out its own buffer
 
@@ -99,7 +100,8 @@ def _battle_v4() -> ModuleType:
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         raise ImportError(
-            f"MAgent2 environments need the package {package!r}, which is not installed; run: pip install 'perceiver-rl[magent]'"
+            f"MAgent2 environments need the package {package!r}, which is not installed; "
+            "run: pip install 'perceiver-rl[magent]'"
         ) from error
     finally:
         # magent2 sets it for the whole process, torch included, though the engine that it ships is single-threaded.

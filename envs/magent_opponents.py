@@ -15,16 +15,15 @@ Draw = Callable[..., NDArray[np.float32]]
 Opponent = Callable[[Battlefield, Draw], NDArray[np.int64]]
 """Chooses an option for each unit, `[battles, units]`: a move, or `NUM_MOVES` plus the slot that it strikes."""
 
-_TIE = np.float32(
-    1e-3
-)  # decides between equals and changes no other order: healths that differ do so by 0.01, distances by 1
+_TIE = np.float32(1e-3)
+"""Decides between equals and changes no other order: healths that differ do so by 0.01, distances by 1."""
 
 
 def hunter(field: Battlefield, draw: Draw) -> NDArray[np.int64]:
     """Strike the weakest neighbour, else walk to the nearest unit of the other army.
 
-    A unit walks to that free cell in its reach from which the way is shortest, in a straight line, and stays if none is nearer.
-    Between equals a random order decides, which is drawn in every step, for the whole army.
+    A unit walks to that free cell in its reach from which the way is shortest, in a straight line, and stays if none is
+    nearer. Between equals a random order decides, which is drawn in every step, for the whole army.
     """
     units = field.other_health.shape[1]
     health = np.where(field.can_attack, (field.other_health + _TIE * draw(units))[:, None], np.inf)

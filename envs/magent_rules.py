@@ -7,6 +7,7 @@ centre. So one policy plays both sides. All arrays have a leading axis of battle
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,21 +73,17 @@ class Battlefield:
     can_attack: NDArray[np.bool_]
     """Units of the other army in the eight neighbouring cells, `[b, a, t]`."""
 
-    def engine_actions(self, options: NDArray[np.integer]) -> NDArray[np.int32]:  # type: ignore[type-arg]
-        """The engine's action for each unit's option, `[b, a]`: a move, or `NUM_MOVES` plus the slot that it strikes.
+    def engine_actions(self, options: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
+        """The engine's action for each unit's option, `[b, a]`: a move, or `NUM_MOVES` plus the slot that it attacks.
 
-        A strike at a unit that is not in a neighbouring cell is the engine's "stay".
+        An attack at a unit that is not in a neighbouring cell becomes the engine's "stay".
         """
-        battle = np.arange(len(options))[:, None]
-        attacks = options >= NUM_MOVES
-        target = np.where(attacks, options - NUM_MOVES, 0)
-        offset = np.take_along_axis(self.other_xy, target[..., None], axis=1) - self.xy
-        in_reach = np.take_along_axis(self.can_attack, target[..., None], axis=2)[..., 0]
-        chosen = OFFSETS[np.where(attacks, STAY, options)]
-        offset = np.where((attacks & in_reach)[..., None], offset, chosen).astype(np.int64) + REACH
-        return _ENGINE_ACTION[
-            self.side[battle.ravel()][:, None], (attacks & in_reach).astype(int), offset[..., 0], offset[..., 1]
-        ]
+        target = np.where(options >= NUM_MOVES, options - NUM_MOVES, 0)[..., None]
+        attacks = (options >= NUM_MOVES) & np.take_along_axis(self.can_attack, target, axis=2)[..., 0]
+        to_target = np.take_along_axis(self.other_xy, target, axis=1) - self.xy
+        move = OFFSETS[np.where(options < NUM_MOVES, options, STAY)]
+        x, y = np.moveaxis(np.where(attacks[..., None], to_target, move).astype(np.int64) + REACH, -1, 0)
+        return _ENGINE_ACTION[self.side[:, None], attacks.astype(np.int64), x, y]
 
 
 def battlefields(

@@ -58,7 +58,7 @@ def schema_of_army(units: int) -> EntitySchema:
     )
 
 
-def observe(field: Battlefield, time: NDArray[np.floating]) -> Observation:  # type: ignore[type-arg]
+def observe(field: Battlefield, time: NDArray[np.float64]) -> Observation:
     """The observation of an army in a batch of battles, by the keys of `schema_of_army`.
 
     Args:
@@ -119,20 +119,21 @@ def _near(
 
     Counted by running sums over the map, so that the cost grows with units and cells, not with pairs.
     """
-    battles = len(alive)
-    cells = np.stack([xy, other_xy], axis=1)  # battles army units 2
+    positions = np.stack([xy, other_xy], axis=1)  # battles army units 2
     living = np.stack([alive, other_alive], axis=1)
-    low = cells[living].min() if living.any() else 0.0
-    cells = np.where(living[..., None], cells - low, 0.0).astype(np.int64) + NEAR + 1
+    origin = positions[living].min(initial=0.0)
+    cells = np.where(living[..., None], positions - origin, 0.0).astype(np.int64) + NEAR + 1
     side = int(cells.max()) + NEAR + 1
-    sums = np.zeros((battles, 2, side, side), np.int32)
+    sums = np.zeros((len(alive), 2, side, side), np.int32)
     battle, army, unit = np.nonzero(living)
     sums[battle, army, cells[battle, army, unit, 0], cells[battle, army, unit, 1]] = 1
     np.cumsum(sums, axis=2, out=sums)
     np.cumsum(sums, axis=3, out=sums)
     sums = sums.transpose(0, 2, 3, 1)  # battles x y army
-    index = np.arange(battles)[:, None, None]
-    x_high, y_high = cells[..., 0] + NEAR, cells[..., 1] + NEAR
-    x_low, y_low = cells[..., 0] - NEAR - 1, cells[..., 1] - NEAR - 1
-    near = sums[index, x_high, y_high] - sums[index, x_low, y_high] - sums[index, x_high, y_low] + sums[index, x_low, y_low]
+    battle = np.arange(len(alive))[:, None, None]
+    x_high, y_high = np.moveaxis(cells + NEAR, -1, 0)
+    x_low, y_low = np.moveaxis(cells - NEAR - 1, -1, 0)
+    near = (
+        sums[battle, x_high, y_high] - sums[battle, x_low, y_high] - sums[battle, x_high, y_low] + sums[battle, x_low, y_low]
+    )
     return near[:, 0], near[:, 1]
