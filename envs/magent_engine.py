@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +31,11 @@ class BattleEngine:
     """
 
     def __init__(self, map_size: int) -> None:
-        self._battle = _battle_v4().parallel_env(map_size=map_size)
+        battle, self._library = _package()
+        self._battle = battle.parallel_env(map_size=map_size)
         self._engine = self._battle.env
-        self._handles = self._battle.handles
         self.units = int(self._battle.team_sizes[0])
+        self._armies = [_Buffers(self._engine, handle, self.units) for handle in self._battle.handles]
 
     def start(self, seed: int) -> None:
         """Begin a battle from the formation of `battle_v4`, which is the same for every seed.
@@ -51,10 +54,13 @@ class BattleEngine:
             actions: The engine's action of each unit, 0 to 20, `[2, units]`; those of the dead are not read.
             alive: Who is there, as `read` told last, `[2, units]`.
         """
-        for side, handle in enumerate(self._handles):
-            self._engine.set_action(handle, actions[side][alive[side]])
-        self._engine.step()
-        self._engine.clear_dead()
+        game, library = self._engine.game, self._library
+        for side, army in enumerate(self._armies):
+            orders = actions[side][alive[side]]
+            army.actions[: len(orders)] = orders
+            library.env_set_action(game, army.handle, army.to_actions)
+        library.env_step(game, self._armies[0].to_number)
+        library.gridworld_clear_dead(game)
 
     def read(self, position: NDArray[np.int32], health: NDArray[np.float32]) -> None:
         """Write how the battle stands into given arrays.
@@ -64,22 +70,51 @@ class BattleEngine:
             health: Fraction of the full health, `[2, units]`; 0 for the dead.
         """
         health[:] = 0.0
-        for side, handle in enumerate(self._handles):
+        game, library = self._engine.game, self._library
+        for side, army in enumerate(self._armies):
             slots = self.slots(side)
             if slots.size:
-                position[side, slots] = self._engine.get_pos(handle)
-                views, _ = self._engine.get_observation(handle)
-                health[side, slots] = views[:, *_OWN_HEALTH]
+                library.env_get_info(game, army.handle, b"pos", army.to_cells)
+                library.env_get_observation(game, army.handle, army.to_views_and_features)
+                position[side, slots] = army.cells[: len(slots)]
+                health[side, slots] = army.views[: len(slots), *_OWN_HEALTH]
 
     def slots(self, side: int) -> NDArray[np.int32]:
         """Slots of an army's living units, in the engine's order, which is that of `views`."""
-        slots: NDArray[np.int32] = self._engine.get_agent_id(self._handles[side]) - side * self.units
-        return slots
+        army = self._armies[side]
+        self._library.env_get_info(self._engine.game, army.handle, b"num", army.to_number)
+        self._library.env_get_info(self._engine.game, army.handle, b"id", army.to_ids)
+        return army.ids[: army.number[0]] - side * self.units
 
     def views(self, side: int) -> NDArray[np.float32]:
         """What each living unit of an army sees in MAgent2's own form, `[living, 13, 13, 5]`, channels as in `battle_v4`."""
-        views: NDArray[np.float32] = self._engine.get_observation(self._handles[side])[0]
+        views: NDArray[np.float32] = self._engine.get_observation(self._armies[side].handle)[0]
         return views.copy()  # the engine hands out its own buffer
+
+
+class _Buffers:
+    """Where the engine reads and writes what it says of one army, with a pointer to each.
+
+    magent2's Python methods allocate and cast anew in every call, which takes longer than the engine's own work for an army
+    of six.
+    """
+
+    def __init__(self, engine: Any, handle: ctypes.c_int32, units: int) -> None:
+        self.handle = handle
+        self.number = np.zeros(1, np.int32)
+        self.ids = np.zeros(units, np.int32)
+        self.cells = np.zeros((units, 2), np.int32)
+        self.actions = np.zeros(units, np.int32)
+        self.views = np.zeros((units, *engine.get_view_space(handle)), np.float32)
+        self.features = np.zeros((units, *engine.get_feature_space(handle)), np.float32)
+        self.to_number, self.to_ids, self.to_cells, self.to_actions = (
+            _pointer(array) for array in (self.number, self.ids, self.cells, self.actions)
+        )
+        self.to_views_and_features = (ctypes.c_void_p * 2)(self.views.ctypes.data, self.features.ctypes.data)
+
+
+def _pointer(array: NDArray[Any]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
 
 
 @cache
@@ -92,10 +127,11 @@ def army_size(map_size: int) -> int:
     return BattleEngine(map_size).units
 
 
-def _battle_v4() -> ModuleType:
-    """The package's module, imported only now so that naming an environment does not need the extra."""
+def _package() -> tuple[ModuleType, ctypes.CDLL]:
+    """The package's battle and its library, imported only now so that naming an environment does not need the extra."""
     threads = os.environ.get(_THREADS)
     try:
+        from magent2.c_lib import _LIB
         from magent2.environments.battle import battle
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -107,5 +143,4 @@ def _battle_v4() -> ModuleType:
         # magent2 sets it for the whole process, torch included, though the engine that it ships is single-threaded.
         if threads is None:
             os.environ.pop(_THREADS, None)
-    module: ModuleType = battle
-    return module
+    return battle, _LIB
