@@ -1,4 +1,7 @@
-"""PPO on MAgent2's battle, 16 units against 16 of the scripted hunter, centralized control."""
+"""PPO on MAgent2's battle, centralized control: six units against six of the scripted hunter, on the smallest map.
+
+The policy plays larger maps as it is: `perceiver-rl evaluate RUN --env magent/battle-45`.
+"""
 
 from ray.rllib.algorithms.ppo import PPOConfig
 
@@ -6,11 +9,11 @@ from agents.presets import preset
 from perceiver_rl.rllib import EpisodeOutcomes, SquadPPOLearner, VectorEnvRunner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 500_000) -> PPOConfig:
+def make_config(total_env_steps: int = 250_000) -> PPOConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         PPOConfig()
-        .environment(register_env("magent/battle-24"))
+        .environment(register_env("magent/battle-16"))
         .env_runners(
             env_runner_cls=VectorEnvRunner,
             gym_env_vectorize_mode="vector_entry_point",

@@ -216,7 +216,7 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
 
     def _look(self) -> Observation:
         self._fields = battlefields(self._side, self._position, self._health, self.map_size)
-        return observe(self._fields[0], self._steps / self.max_steps)
+        return observe(self._fields[0])
 
     def _draw(self, *shape: int) -> NDArray[np.float32]:
         """Numbers for the opponent, from each battle's own stream; a battle that is over draws none."""

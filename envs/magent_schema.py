@@ -38,8 +38,9 @@ UNIT_FEATURES = (
 )
 FEATURE_NAMES = tuple(feature.name for feature in UNIT_FEATURES)
 
+# Fractions, which mean the same for armies of any size. There is no clock: battles on large maps last several times as long,
+# and the time limit is truncation, where values are bootstrapped.
 GLOBAL_FEATURES = (
-    Feature("time", 0.0, 1.0),  # fraction of the time limit
     Feature("allies_left", 0.0, 1.0),  # fraction of the army
     Feature("enemies_left", 0.0, 1.0),
     Feature("ally_health", 0.0, 1.0),  # of all, the dead as zero
@@ -58,18 +59,13 @@ def schema_of_army(units: int) -> EntitySchema:
     )
 
 
-def observe(field: Battlefield, time: NDArray[np.float64]) -> Observation:
-    """The observation of an army in a batch of battles, by the keys of `schema_of_army`.
-
-    Args:
-        field: What the army knows.
-        time: Fraction of the time limit that is over, `[battles]`.
-    """
+def observe(field: Battlefield) -> Observation:
+    """The observation of an army in a batch of battles, by the keys of `schema_of_army`."""
     ally_mask, enemy_mask = field.health > 0, field.other_health > 0
     distance = field.squared_distance
     battles = len(field.side)
     global_features = np.stack(
-        [time, ally_mask.mean(axis=1), enemy_mask.mean(axis=1), field.health.mean(axis=1), field.other_health.mean(axis=1)],
+        [ally_mask.mean(axis=1), enemy_mask.mean(axis=1), field.health.mean(axis=1), field.other_health.mean(axis=1)],
         axis=1,
         dtype=np.float32,
         casting="same_kind",
