@@ -40,7 +40,7 @@ def battle_schema(name: str) -> EntitySchema:
         ValueError: If there is no battle of that name; the message lists the known ones.
         ImportError: If magent2 is not installed; the message says what to install.
     """
-    return schema_of_army(army_size(_parse(name)[0]))
+    return schema_of_army(army_size(parse_name(name)[0]))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
     metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP, "render_modes": [], "control": "centralized"}  # noqa: RUF012
 
     def __init__(self, name: str, num_envs: int = 1, *, side: str = "random", max_steps: int = MAX_STEPS) -> None:
-        self.map_size, opponent = _parse(name)
+        self.map_size, opponent = parse_name(name)
         if side not in SIDES:
             raise ValueError(f"side of magent/{name}: got {side!r}, expected one of {', '.join(SIDES)}")
         for what, number in (("num_envs", num_envs), ("max_steps", max_steps)):
@@ -309,8 +309,12 @@ def _first(observation: Observation) -> Observation:
     return {key: values[0] for key, values in observation.items()}
 
 
-def _parse(name: str) -> tuple[int, str]:
-    """Map size and opponent."""
+def parse_name(name: str) -> tuple[int, str]:
+    """Map size and opponent of a battle.
+
+    Raises:
+        ValueError: If there is no battle of that name; the message lists the known ones.
+    """
     if name not in battle_names():
         raise ValueError(unknown_name("MAgent2 battle: got unknown name", name, battle_names()))
     size = int(name.removesuffix("-vs-random").removeprefix("battle-"))

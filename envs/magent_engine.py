@@ -47,12 +47,13 @@ class BattleEngine:
         self._engine.reset()
         self._battle.generate_map()
 
-    def step(self, actions: NDArray[np.int32], alive: NDArray[np.bool_]) -> None:
+    def step(self, actions: NDArray[np.int32], alive: NDArray[np.bool_], rewards: NDArray[np.float32] | None = None) -> None:
         """Advance by one step.
 
         Args:
             actions: The engine's action of each unit, 0 to 20, `[2, units]`; those of the dead are not read.
             alive: Who is there, as `read` told last, `[2, units]`.
+            rewards: Where to write each unit's reward of `battle_v4`, `[2, units]`, those that die now included.
         """
         game, library = self._engine.game, self._library
         for side, army in enumerate(self._armies):
@@ -60,6 +61,11 @@ class BattleEngine:
             army.actions[: len(orders)] = orders
             library.env_set_action(game, army.handle, army.to_actions)
         library.env_step(game, self._armies[0].to_number)
+        if rewards is not None:
+            rewards[:] = 0.0
+            for side, army in enumerate(self._armies):
+                library.env_get_reward(game, army.handle, army.to_rewards)
+                rewards[side, alive[side]] = army.rewards[: np.count_nonzero(alive[side])]
         library.gridworld_clear_dead(game)
 
     def read(self, position: NDArray[np.int32], health: NDArray[np.float32]) -> None:
@@ -105,10 +111,11 @@ class _Buffers:
         self.ids = np.zeros(units, np.int32)
         self.cells = np.zeros((units, 2), np.int32)
         self.actions = np.zeros(units, np.int32)
+        self.rewards = np.zeros(units, np.float32)
         self.views = np.zeros((units, *engine.get_view_space(handle)), np.float32)
         self.features = np.zeros((units, *engine.get_feature_space(handle)), np.float32)
-        self.to_number, self.to_ids, self.to_cells, self.to_actions = (
-            _pointer(array) for array in (self.number, self.ids, self.cells, self.actions)
+        self.to_number, self.to_ids, self.to_cells, self.to_actions, self.to_rewards = (
+            _pointer(array) for array in (self.number, self.ids, self.cells, self.actions, self.rewards)
         )
         self.to_views_and_features = (ctypes.c_void_p * 2)(self.views.ctypes.data, self.features.ctypes.data)
 

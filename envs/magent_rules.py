@@ -103,7 +103,7 @@ def battlefields(
     difference = position[battle, side][:, :, None] - position[battle, 1 - side][:, None]
     distance = np.einsum("batk,batk->bat", difference, difference)
     distance[~(alive[battle, side][:, :, None] & alive[battle, 1 - side][:, None])] = FAR_AWAY
-    xy = position - np.float32((map_size - 1) / 2)
+    xy = position.astype(np.float32) - np.float32((map_size - 1) / 2)
     first = _seen_from(side, xy, health, distance, can_move)
     second = _seen_from(1 - side, xy, health, distance.transpose(0, 2, 1), can_move)
     return first, second
