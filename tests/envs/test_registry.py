@@ -30,7 +30,7 @@ def test_unknown_name__lists_the_known_ones_and_suggests_the_nearest() -> None:
         make_vec("smax/2s3y", 1)
     with pytest.raises(ValueError, match=r"unknown name 'smacs/2s3z' \(did you mean 'smax/2s3z'\?\); "):
         make("smacs/2s3z")
-    with pytest.raises(ValueError, match="unknown name 'chess'; known are .*smax/3m, "):
+    with pytest.raises(ValueError, match=r"unknown name 'chess'; known are .*smax/3m, "):
         make("chess")
 
 
