@@ -1,6 +1,9 @@
-"""PPO on MAgent2's battle, centralized control: six units against six of the scripted hunter, on the smallest map.
+"""PPO on MAgent2's battle, 6 against 6, centralized control: 100 % greedy wins after 250k steps, seed 0 (benchmarks/results).
 
-The policy plays larger maps as it is: `perceiver-rl evaluate RUN --env magent/battle-45`.
+The scripted hunter commands the other army. The same weights play larger maps without further training, greedy, over 128
+battles each: map 24 (16 against 16) 100 %, map 45 (81 against 81) 64 % (95 % interval 55 to 72).
+
+    perceiver-rl evaluate RUN --env magent/battle-24 --against hunter,random
 """
 
 from ray.rllib.algorithms.ppo import PPOConfig
