@@ -10,6 +10,7 @@ from perceiver_rl.evaluation.agent import Agent
 AGENTS: dict[str, str] = {
     "random": "agents.random_agent:RandomAgent",
     "heuristic": "agents.scripted:AttackNearestAgent",
+    "hunter": "agents.hunter:HunterAgent",
 }
 """Name → `"module:Class"`; the class is called with the environment's schema."""
 

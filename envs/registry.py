@@ -36,6 +36,12 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
+    "magent": Family(
+        "envs.magent:BattleVectorEnv",
+        "envs.magent:BattleEnv",
+        "envs.magent:battle_names",
+        "envs.magent_parallel:BattleParallelEnv",
+    ),
     "smax": Family("envs.smax:SmaxVectorEnv", "envs.smax:SmaxEnv", "envs.smax:map_names"),
     "task": Family("envs.tasks:make_vec", "envs.tasks:make", "envs.tasks:names"),
     "kaz": Family(None, None, "envs.kaz:members", "envs.kaz:make_parallel"),
@@ -73,10 +79,16 @@ def make_parallel(name: str, **options: Any) -> Any:
     return load(_form(name, family, "parallel_env"))(member, **options)
 
 
-def names() -> list[str]:
-    """Every name of every family. A family whose extra is not installed is listed as `family/…`."""
+def names(form: str | None = None) -> list[str]:
+    """Every name of every family. A family whose extra is not installed is listed as `family/…`.
+
+    Args:
+        form: One of `FORMS`: only families that have it.
+    """
     found = []
     for family_name, family in FAMILIES.items():
+        if form is not None and getattr(family, form) is None:
+            continue
         try:
             found += [f"{family_name}/{member}" for member in load(family.members)()]
         except ImportError:  # not a fault: extras are optional, and making one says what to install

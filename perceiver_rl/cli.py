@@ -146,7 +146,8 @@ def evaluate(
         Path, typer.Argument(help="A run folder (its newest checkpoint is taken) or one checkpoint folder in it.")
     ],
     env: Annotated[
-        str | None, typer.Option(help="Another environment than the one trained on; its schema must be the same.")
+        str | None,
+        typer.Option(help="Another environment than the one trained on; its schema may differ in numbers of slots alone."),
     ] = None,
     episodes: Annotated[
         int,
@@ -155,7 +156,9 @@ def evaluate(
         ),
     ] = 256,
     seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
-    against: Annotated[str, typer.Option(help="Agents to evaluate beside it, separated by commas: heuristic, random.")] = "",
+    against: Annotated[
+        str, typer.Option(help="Agents to evaluate beside it, separated by commas, e.g. heuristic,random.")
+    ] = "",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write one record for each row of the table.")
     ] = None,

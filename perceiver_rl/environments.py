@@ -85,16 +85,19 @@ def _no_single(env: str) -> str:
     )
 
 
-def known_names() -> list[str]:
-    """Every name that `make_vector_env` and `make_env` take; none where there is no checkout.
+def known_names(form: str | None = None) -> list[str]:
+    """Every name that the checkout's registry knows; none where there is no checkout.
 
     Families of environments whose extra is not installed are left out.
+
+    Args:
+        form: Only names that have this form: `"vector_env"`, `"env"` or `"parallel_env"`.
     """
     try:
         names = load(DEFAULT_NAMES)
     except ValueError:  # the library alone is installed, and a name has to be an import string
         return []
-    return [name for name in names() if not name.endswith("…")]
+    return [name for name in names(form) if not name.endswith("…")]
 
 
 def make_parallel_env(env: str, **options: Any) -> Any:

@@ -223,17 +223,17 @@ def load_policy(checkpoint: Path, schema: EntitySchema | None = None, module: st
 
     Args:
         checkpoint: What `find_checkpoint` gave back.
-        schema: The schema of the environment that it shall play in; None for that of its own.
+        schema: The schema of the environment that it shall play in; None for that of its own. It may have other numbers of
+            slots (`max_count`) than the one that the policy was trained with: no weight depends on them.
         module: Which policy, where several were trained; None for the only one.
 
     Raises:
-        ValueError: If the schema is another than the one that the policy was trained with, there is no such policy, or the
-            checkpoint cannot be loaded.
+        ValueError: If the schema differs in anything else, there is no such policy, or the checkpoint cannot be loaded.
     """
     info = load_info(checkpoint)
     module_id = info.module_or_only_one(module)
     if schema is not None:
-        require_same_schema(info, schema, module_id)
+        require_playable(info, schema, module_id)
     try:
         with _without_deprecation_log():
             loaded = RLModule.from_checkpoint((checkpoint / MODULES / module_id).resolve())
@@ -248,6 +248,10 @@ def load_policy(checkpoint: Path, schema: EntitySchema | None = None, module: st
             f"checkpoint {checkpoint}: got a module of class {type(loaded).__name__}, expected PerceiverRLModule"
         )
     policy: EntityPolicy = loaded.policy
+    if schema is not None and schema != policy.schema:
+        weights = policy.state_dict()
+        policy = EntityPolicy(schema, loaded.policy_config())
+        policy.load_state_dict(weights)
     return policy.eval()
 
 
@@ -263,8 +267,8 @@ def _without_deprecation_log() -> Iterator[None]:
         log.setLevel(before)
 
 
-def require_same_schema(info: CheckpointInfo, schema: EntitySchema, module: str | None = None) -> None:
-    """Raise if a policy cannot play an environment because it was trained with another schema.
+def require_playable(info: CheckpointInfo, schema: EntitySchema, module: str | None = None) -> None:
+    """Raise if a policy cannot play an environment because its schema differs in more than numbers of slots.
 
     Raises:
         ValueError: The message lists what differs.
@@ -294,6 +298,9 @@ def _differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
             [f"{verb.name} {verb.target}" for verb in given.targeted_verbs],
         ),
         ("globals", _ranges(trained.globals), _ranges(given.globals)),
+        ("control", [trained.control], [given.control]),
+        ("relative features", _ranges(trained.relative), _ranges(given.relative)),
+        ("privileged", trained.privileged, given.privileged),
     ):
         if mine != theirs:
             yield _differ(what, ", ".join(mine), ", ".join(theirs))
@@ -301,8 +308,6 @@ def _differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
 
 def _differences_of_type(trained: EntityType, given: EntityType) -> Iterator[str]:
     where = f"entity type {trained.name!r}"
-    if trained.max_count != given.max_count:
-        yield _differ(f"{where}, max_count", str(trained.max_count), str(given.max_count))
     if trained.feature_names != given.feature_names:
         yield _differ(f"{where}, features", ", ".join(trained.feature_names), ", ".join(given.feature_names))
         return

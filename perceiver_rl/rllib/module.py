@@ -35,10 +35,17 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
     def setup(self) -> None:
         """Build the policy from `observation_space` and `model_config`."""
         schema = schema_of(self.observation_space)
-        settings = (self.model_config or {}).get(MODEL_CONFIG_KEY, {})
-        config = from_mapping(EntityPolicyConfig, settings, f"model_config[{MODEL_CONFIG_KEY!r}]")
-        self.policy = EntityPolicy(schema, config)
+        self.policy = EntityPolicy(schema, self.policy_config())
         self.action_dist_cls = squad_distribution_class(schema.num_options)
+
+    def policy_config(self) -> EntityPolicyConfig:
+        """What the policy is built from beside the schema.
+
+        Raises:
+            ValueError: If `model_config` has an unknown key or a value of the wrong type.
+        """
+        settings = (self.model_config or {}).get(MODEL_CONFIG_KEY, {})
+        return from_mapping(EntityPolicyConfig, settings, f"model_config[{MODEL_CONFIG_KEY!r}]")
 
     def _forward_inference(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         self._check(batch[Columns.OBS])

@@ -20,17 +20,22 @@ def register() -> None:
     """Make our environments and, for the old API stack, our model known to RLlib by name.
 
     After it a config of either stack can say `.environment("smax/2s3z")` with every name of the checkout's `envs.registry`
-    whose extra is installed. Where the library is installed without a checkout there are no such names; environments of your
-    own go through `register_env`. A config of the old stack can say `custom_model: "perceiver"` and
-    `custom_action_dist: "perceiver"`. The new stack knows no models by name: there it is `module_spec`.
+    whose extra is installed. Environments that are multi-agent alone, such as `kaz/default`, are registered as that. Where
+    the library is installed without a checkout there are no such names; environments of your own go through `register_env`.
+    A config of the old stack can say `custom_model: "perceiver"` and `custom_action_dist: "perceiver"`. The new stack knows
+    no models by name: there it is `module_spec`.
 
     RLlib tells all processes of a Ray session what one of them has registered, and forgets it with `ray.shutdown()`. Call
     this as often as you like.
     """
     ModelCatalog.register_custom_model(MODEL_NAME, PerceiverModelV2)
     ModelCatalog.register_custom_action_dist(MODEL_NAME, SquadActionDistribution)
+    single = set(known_names("env"))
     for name in known_names():
-        register_env(name)
+        if name in single:
+            register_env(name)
+        else:
+            register_multi_agent_env(name)
 
 
 def register_env(env: str) -> str:

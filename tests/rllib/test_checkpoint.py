@@ -209,10 +209,6 @@ COURIER, POST = COURIERS.entity_types
     ("schema", "difference"),
     [
         (
-            replace(COURIERS, entity_types=(EntityType("courier", ("team",), 6), POST)),
-            "entity type 'courier', max_count: got 6, trained with 4",
-        ),
-        (
             replace(COURIERS, entity_types=(COURIER, EntityType("post", ("team", "height"), 5))),
             "entity type 'post', features: got team, height, trained with team, brightness",
         ),
@@ -233,6 +229,39 @@ COURIER, POST = COURIERS.entity_types
 def test_load_policy__says_what_differs_in_the_schema(checkpoint: Path, schema: EntitySchema, difference: str) -> None:
     with pytest.raises(ValueError, match=f"trained in '{ENV}'.* is another one: {difference}. Evaluate it in"):
         load_policy(checkpoint, schema)
+
+
+def test_load_policy__gives_the_same_weights_to_a_schema_with_other_numbers_of_slots(
+    checkpoint: Path, trained: tuple[Path, dict[str, np.ndarray]]
+) -> None:
+    larger = replace(COURIERS, entity_types=(EntityType("courier", ("team",), 7), EntityType("post", POST.features, 11)))
+    small, large = load_policy(checkpoint, COURIERS), load_policy(checkpoint, larger)
+    assert (large.schema, large.packing) == (larger, small.packing)
+    for name, weight in large.state_dict().items():
+        np.testing.assert_array_equal(weight.numpy(), small.state_dict()[name].numpy())
+    # The same couriers and posts in more slots get the same logits.
+    environment = CourierVectorEnv(3)
+    observation, _ = environment.reset(seed=0)
+    few = {key: torch.tensor(array) for key, array in observation.items()}
+    many = {
+        "entities/courier": _widened(few["entities/courier"], (7, 1)),
+        "entity_mask/courier": _widened(few["entity_mask/courier"], (7,)),
+        "entities/post": _widened(few["entities/post"], (11, 2)),
+        "entity_mask/post": _widened(few["entity_mask/post"], (11,)),
+        "globals": few["globals"],
+        "action_mask": _widened(few["action_mask"], (7, 12)),
+    }
+    with torch.inference_mode():
+        expected, got = small(few), large(many)
+    legal = few["action_mask"]
+    torch.testing.assert_close(got.logits[:, :4, :6][legal], expected.logits[legal])
+
+
+def _widened(array: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """With empty slots after those that are there."""
+    wide = torch.zeros(len(array), *shape, dtype=array.dtype)
+    wide[tuple(slice(size) for size in array.shape)] = array
+    return wide
 
 
 def test_load_policy__names_the_versions_when_the_module_cannot_be_loaded(checkpoint: Path) -> None:

@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from gymnasium.vector import VectorEnv
@@ -18,7 +19,7 @@ from envs import registry
 from envs.registry import Family
 from perceiver_rl import environments
 from perceiver_rl.configuration import to_mapping
-from perceiver_rl.rllib import module_spec, register, register_env
+from perceiver_rl.rllib import ParallelMultiAgentEnv, module_spec, register, register_env
 from perceiver_rl.rllib.model_v2 import PerceiverModelV2, SquadActionDistribution
 from tests.environments import CourierVectorEnv
 from tests.rllib.single_couriers import CourierEnv
@@ -72,6 +73,12 @@ def test_register__leaves_out_families_without_their_extra(monkeypatch: pytest.M
     assert "smax/2s3z" in known
     assert not any("chess" in name for name in known)
     register()  # Ray would refuse the sign
+
+
+def test_register__knows_what_is_multi_agent_alone() -> None:
+    register()
+    assert isinstance(_registered("mpe/simple_spread"), ParallelMultiAgentEnv)
+    assert isinstance(_registered("magent/battle-16"), gymnasium.Env)
 
 
 @pytest.mark.parametrize("missing", ["nowhere.registry:names", "tests.environments:names"])
