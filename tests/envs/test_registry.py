@@ -11,7 +11,7 @@ from envs.smax import SmaxEnv, SmaxVectorEnv
 
 
 def test_names__list_every_member_of_every_family() -> None:
-    assert {"smax/3m", "smax/2s3z", "smax/27m_vs_30m", "smax/smacv2_10_units", "magent/battle-16"} <= set(names())
+    assert {"smax/3m", "smax/2s3z", "smax/27m_vs_30m", "smax/smacv2_10_units"} <= set(names())
 
 
 def test_make__passes_name_and_options_on() -> None:
