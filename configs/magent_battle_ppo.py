@@ -1,9 +1,8 @@
 """PPO on MAgent2's battle, centralized control: 100 % greedy wins of 6 against 6 after 250k steps, seed 0.
 
 The scripted hunter commands the other army. The same weights play larger maps without further training; greedy, 128 battles
-each: 100 % of 16 against 16 (map 24), 64 % of 81 against 81 (map 45; 95 % interval 55 to 72). Against random play on map
-24 they win every battle too, but by units left at the time limit: they have learned to let hunters come, and hunt nobody
-themselves.
+each: 100 % of 16 against 16 (map 24), 64 % of 81 against 81 (map 45; 95 % interval 55 to 72). Against random play they
+win 100 % (map 24) and 95 % (map 45), all by units left at the time limit: they let hunters come, and hunt nobody.
 Curve and evaluations: benchmarks/results/magent.
 
     perceiver-rl evaluate RUN --env magent/battle-24 --against hunter,random

@@ -21,6 +21,7 @@ from envs.magent import BattleEnv, BattleVectorEnv, battle_names, battle_schema
 from envs.magent_opponents import OPPONENTS
 from envs.magent_rules import MOVES, NUM_MOVES, STAY
 from envs.magent_schema import FEATURE_NAMES, NEAR, UNIT_FEATURES
+from envs.registry import names
 from perceiver_rl.entities import Observation, schema_of
 from perceiver_rl.evaluation import EpisodeRecord, evaluate
 
@@ -414,6 +415,7 @@ def test_seed__may_be_given_for_each_environment() -> None:
 
 def test_unknown_arguments__list_the_valid_ones() -> None:
     assert {"battle-16", "battle-45", "battle-24-vs-random"} <= set(battle_names())
+    assert {f"magent/{name}" for name in battle_names()} <= set(names())
     with pytest.raises(ValueError, match=r"unknown name 'battle-46' \(did you mean 'battle-\d+'\?\); known are battle-16, "):
         BattleVectorEnv("battle-46")
     with pytest.raises(ValueError, match="side of magent/battle-16: got 'green', expected one of random, red, blue"):
