@@ -9,7 +9,7 @@ from agents.presets import preset
 from perceiver_rl.rllib import EpisodeOutcomes, SquadPPOLearner, VectorEnvRunner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 1_000_000) -> PPOConfig:
+def make_config(total_env_steps: int = 500_000) -> PPOConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         PPOConfig()

@@ -6,6 +6,7 @@ import torch
 
 from agents.presets import preset
 from agents.registry import AGENTS, make_agent
+from envs.magent import battle_schema
 from envs.smax import smax_schema
 from perceiver_rl.entities import ACTION_MASK, Observation
 from perceiver_rl.evaluation import PolicyAgent
@@ -66,13 +67,13 @@ def test_policy_agent__sampled_depends_on_the_seed_alone(policy: EntityPolicy, o
 
 @pytest.mark.parametrize("name", [*AGENTS, "agents.random_agent:RandomAgent"])
 def test_make_agent__builds_by_name_and_by_import_string(name: str) -> None:
-    schema = smax_schema("3m")
+    schema = battle_schema("battle-16") if name == "hunter" else smax_schema("3m")
     observation, _ = Streaks(2, schema=schema).reset(seed=0)
     agent = make_agent(name, schema)
     assert type(agent).__name__ in AGENTS.get(name, name)
     agent.reset(2, 0)
     options = agent.act(observation, np.ones(2, bool), False)
-    assert options.shape == (2, 3)
+    assert options.shape == (2, schema.max_actors)
     assert (options < schema.num_options).all()
 
 

@@ -161,7 +161,7 @@ def test_load_info__tells_what_was_trained(checkpoint: Path) -> None:
         ('{"format": 2, "env"', "truncated, perceiver_rl.json cannot be read"),
         ('{"format": 2, "env": "smax/3m"}', "truncated, perceiver_rl.json has no 'env_config'"),
         ('{"format": 99}', "got format 99 in perceiver_rl.json, expected 2; it was written by another version"),
-        ("[]", "got format None in perceiver_rl.json, expected 1"),
+        ("[]", "got format None in perceiver_rl.json, expected 2"),
     ],
 )
 def test_load_info__says_what_is_wrong(checkpoint: Path, content: str, message: str) -> None:
