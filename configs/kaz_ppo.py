@@ -8,7 +8,7 @@ from perceiver_rl.rllib import EpisodeOutcomes, SquadPPOLearner, module_spec, re
 POLICY = "fighter"
 
 
-def make_config(total_env_steps: int = 120_000) -> PPOConfig:
+def make_config(total_env_steps: int = 240_000) -> PPOConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         PPOConfig()
