@@ -36,7 +36,9 @@ def main(
     torch.set_num_threads(1)
     env = f"magent/{battle}"
     squad = VectorEnvRunner(
-        config=_config(model, num_envs).environment(register_env(env)).env_runners(gym_env_vectorize_mode="vector_entry_point"),
+        config=_config(model, num_envs)
+        .environment(register_env(env))
+        .env_runners(gym_env_vectorize_mode="vector_entry_point"),
         worker_index=0,
     )
     agents = MultiAgentEnvRunner(
@@ -47,7 +49,9 @@ def main(
     )
     contenders: dict[str, Callable[[], int]] = {
         "squad: one pass for all units of a battle": lambda: _squad_units(squad, num_envs * steps),
-        "multi-agent: one pass for all agents of a battle, each on its own": lambda: _agent_units(agents, max(steps // 8, 2)),
+        "multi-agent: one pass for all agents of a battle, each on its own": lambda: _agent_units(
+            agents, max(steps // 8, 2)
+        ),
     }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for sample in contenders.values():

@@ -32,9 +32,11 @@ THE_ENVIRONMENT = ""
 
 @runtime_checkable
 class ParallelEnv(Protocol):
-    """What is used of PettingZoo's `ParallelEnv`, so that it need not be installed."""
+    """What is used of PettingZoo's `ParallelEnv`, so that it need not be installed.
 
-    agents: list[str]
+    Its `agents` are who is alive; an environment need not have them before its first reset, so it is not told by them.
+    """
+
     possible_agents: list[str]
 
     def observation_space(self, agent: str) -> gymnasium.Space[Any]:
@@ -217,9 +219,9 @@ class ParallelPlayer(Player):
 
     def step(self, actions: Actions, step: int) -> Moment:
         """Let the agents act that are there, or reset when none is."""
-        if not self._env.agents:
+        if not self._agents():
             return self.reset(None, step)
-        acting = {agent: actions[agent] for agent in self._env.agents}
+        acting = {agent: actions[agent] for agent in self._agents()}
         observations, rewards, terminated, truncated, _ = _tuple(self._env.step(acting), 5, "step", step)
         for name, values in (("observations", observations), ("rewards", rewards), ("terminations", terminated)):
             if missing := sorted(acting.keys() - values.keys()):
@@ -230,12 +232,16 @@ class ParallelPlayer(Player):
         ended: dict[Seat, bool] = {agent: bool(terminated[agent] or truncated[agent]) for agent in acting}
         return self._moment(observations, rewards, ended, step)
 
+    def _agents(self) -> list[str]:
+        """Who is alive; asked after a reset only."""
+        return list(self._env.agents)  # type: ignore[attr-defined]
+
     def _moment(self, observations: Any, rewards: Any, ended: dict[Seat, bool], step: int) -> Moment:
         returned: dict[str, NDArray[Any]] = {}
         for agent, observation in observations.items():
             _require_arrays(observation, f"observation of agent {agent!r}", step)
             returned |= {f"observation[{key!r}] of agent {agent!r}": array for key, array in observation.items()}
-        for agent in self._env.agents:
+        for agent in self._agents():
             if agent not in observations:
                 raise BrokenPromise(
                     f"promise 'spaces', step {step}: got no observation of agent {agent!r}, who is among env.agents"
