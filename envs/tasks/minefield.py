@@ -23,7 +23,8 @@ SIZE = 8
 MIN_MINES, MAX_MINES = 6, 10
 MIN_DISTANCE = 4
 """Steps between robot and target at the beginning, at least."""
-_OFFSET = Feature("dx", -4, 4), Feature("dy", -4, 4)
+_THERE = Feature("dx", -4, 4), Feature("dy", -4, 4), Feature("nearness", 0, 1)
+"""Where a thing is, seen from the robot; nearness is one over the steps to it."""
 
 
 class MinefieldVectorEnv(TaskVectorEnv):
@@ -31,7 +32,8 @@ class MinefieldVectorEnv(TaskVectorEnv):
 
     No two mines are neighbours, not even diagonally, so there is a way around each of them.
 
-    Observation: the robot with its distances to the four edges, the target and the mines, positions relative to the robot.
+    Observation: the robot with its distances to the four edges, the target and the mines, positions and nearness relative to the
+    robot.
     Action: a step north, east, south or west; leaving the field is not legal.
     Reward: the steps to the target if there were no mines, one less (1) or one more (-1), divided by those at the beginning.
     A mine takes back what was earned.
@@ -42,7 +44,7 @@ class MinefieldVectorEnv(TaskVectorEnv):
     >>> env = MinefieldVectorEnv(num_envs=3)
     >>> observation, info = env.reset(seed=7)
     >>> observation["entities/mine"].shape
-    (3, 11, 2)
+    (3, 11, 3)
     >>> observation, reward, terminated, truncated, info = env.step(observation["action_mask"].argmax(axis=2))
     """
 
@@ -50,9 +52,9 @@ class MinefieldVectorEnv(TaskVectorEnv):
     schema = EntitySchema(
         entity_types=(
             EntityType("robot", tuple(Feature(f"room_{verb}", 0, SIZE - 1) for verb in STREETS_VERBS), max_count=1),
-            EntityType("target", _OFFSET, max_count=1),
+            EntityType("target", _THERE, max_count=1),
             # one slot more than there are mines: the negative control shows the target there
-            EntityType("mine", _OFFSET, max_count=MAX_MINES + 1),
+            EntityType("mine", _THERE, max_count=MAX_MINES + 1),
         ),
         actors=("robot",),
         verbs=STREETS_VERBS,
@@ -94,14 +96,14 @@ class MinefieldVectorEnv(TaskVectorEnv):
         """Everything, seen from the robot."""
         robot, count = state["robot"], len(state["robot"])
         room = np.concatenate([SIZE - 1 - robot[:, ::-1], robot[:, ::-1]], axis=1)  # north east south west
-        mines = np.zeros((count, MAX_MINES + 1, 2), np.float32)
-        mines[:, :MAX_MINES] = state["mines"] - robot[:, None]
+        mines = np.zeros((count, MAX_MINES + 1, len(_THERE)), np.float32)
+        mines[:, :MAX_MINES] = _there(state["mines"] - robot[:, None])
         is_mine = np.zeros((count, MAX_MINES + 1), bool)
         is_mine[:, :MAX_MINES] = state["is_mine"]
         return {
             features_key("robot"): room[:, None].astype(np.float32),
             mask_key("robot"): np.ones((count, 1), bool),
-            features_key("target"): (state["target"] - robot)[:, None].astype(np.float32),
+            features_key("target"): _there(state["target"] - robot)[:, None],
             mask_key("target"): np.ones((count, 1), bool),
             features_key("mine"): mines,
             mask_key("mine"): is_mine,
@@ -115,6 +117,12 @@ class MinefieldVectorEnv(TaskVectorEnv):
         observation[mask_key("mine")][:, -1] = True
         observation[features_key("target")][:] = 0.0
         observation[mask_key("target")][:] = False
+
+
+def _there(offset: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The features of things at offsets `[*batch, 2]`; on the robot itself, nearness is 1 as beside it."""
+    steps = np.abs(offset).sum(axis=-1, keepdims=True).clip(min=1)
+    return np.concatenate([offset, 1.0 / steps], axis=-1).astype(np.float32)
 
 
 class MinefieldAgent:
@@ -136,8 +144,8 @@ class MinefieldAgent:
         """Step to the neighbour that is nearest to the target, `[num_envs, 1]`."""
         room = observation[features_key("robot")][:, 0].astype(int)
         robot = room[:, [3, 2]]  # to the west edge, and to the south edge
-        target = robot + observation[features_key("target")][:, 0].astype(int)
-        mines = robot[:, None] + observation[features_key("mine")].astype(int)
+        target = robot + observation[features_key("target")][:, 0, :2].astype(int)
+        mines = robot[:, None] + observation[features_key("mine")][..., :2].astype(int)
         free = np.ones((len(robot), SIZE + 2, SIZE + 2), bool)  # with a border around the field
         free[:, [0, -1]] = free[:, :, [0, -1]] = False
         env, slot = np.nonzero(observation[mask_key("mine")])
