@@ -64,7 +64,7 @@ def main(
 
 
 def observations(schema: EntitySchema, counts: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, Tensor]:
-    """Random features; of each type as many entities as told for each sample, everything legal."""
+    """Random features; of each type as many entities as told for each sample; legal is every verb, and every target present."""
     arrays: dict[str, np.ndarray] = {}
     batch = len(next(iter(counts.values())))
     for each in schema.entity_types:
@@ -73,7 +73,10 @@ def observations(schema: EntitySchema, counts: dict[str, np.ndarray], random: np
         arrays[mask_key(each.name)] = np.arange(each.max_count) < counts[each.name][:, None]
     if schema.globals:
         arrays[GLOBALS] = random.uniform(0.0, 1.0, (batch, len(schema.globals))).astype(np.float32)
-    arrays[ACTION_MASK] = np.ones((batch, schema.max_actors, schema.num_options), bool)
+    actor = np.concatenate([arrays[mask_key(name)] for name in schema.actors], axis=1)[:, :, None]
+    verbs = np.ones((batch, 1, schema.num_verbs), bool)
+    targets = [arrays[mask_key(verb.target)][:, None] for verb in schema.targeted_verbs]
+    arrays[ACTION_MASK] = actor & np.concatenate([verbs, *targets], axis=2)
     return {key: torch.from_numpy(array) for key, array in arrays.items()}
 
 
