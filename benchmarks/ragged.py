@@ -64,7 +64,7 @@ def main(
 
 
 def observations(schema: EntitySchema, counts: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, Tensor]:
-    """Random features; of each type as many entities as told for each sample; legal is every verb, and every target present."""
+    """Random features; as many entities of each type as told for each sample; legal are all verbs, and targets there."""
     arrays: dict[str, np.ndarray] = {}
     batch = len(next(iter(counts.values())))
     for each in schema.entity_types:

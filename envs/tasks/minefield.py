@@ -32,8 +32,8 @@ class MinefieldVectorEnv(TaskVectorEnv):
 
     No two mines are neighbours, not even diagonally, so there is a way around each of them.
 
-    Observation: the robot with its distances to the four edges, the target and the mines, positions and nearness relative to the
-    robot.
+    Observation: the robot with its distances to the four edges, the target and the mines, each with its offset from the
+    robot and how near it is.
     Action: a step north, east, south or west; leaving the field is not legal.
     Reward: the steps to the target if there were no mines, one less (1) or one more (-1), divided by those at the beginning.
     A mine takes back what was earned.
