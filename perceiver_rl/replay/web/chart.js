@@ -10,6 +10,7 @@ class Chart {
     const top = 14, bottom = height - 16;
     let low = Math.min(0, ...value), high = Math.max(0, ...value);
     if (high - low < 1e-6) high = low + 1;
+    if (reward.some((each) => each < 0)) low = Math.min(low, -0.2 * (high - low)); // room for bars
     const y = (number) => bottom - ((number - low) / (high - low)) * (bottom - top);
     context.font = `500 11px ui-sans-serif, system-ui, sans-serif`;
     context.textAlign = "right";
@@ -23,9 +24,11 @@ class Chart {
       context.moveTo(this.left, Math.round(y(number)) + 0.5); context.lineTo(width - this.right, Math.round(y(number)) + 0.5);
       context.stroke();
     }
+    // By their square roots: a win's reward would hide all others.
     const most = Math.max(1e-9, ...reward.map(Math.abs)), zero = y(0), bar = Math.max(1, Math.min(6, (0.6 * (width - this.left - this.right)) / this.steps));
     for (let step = 0; step < this.steps; step++) {
-      const size = ((bottom - top) * 0.45 * reward[step]) / most;
+      const room = reward[step] < 0 ? bottom - zero : 0.45 * (bottom - top);
+      const size = Math.sign(reward[step]) * room * Math.sqrt(Math.abs(reward[step]) / most);
       context.globalAlpha = 0.45;
       context.fillStyle = reward[step] < 0 ? colours.other : colours.own;
       context.fillRect(this.x(step + 1) - bar / 2, Math.min(zero, zero - size), bar, Math.abs(size));

@@ -73,6 +73,7 @@ class Episode {
     this.returns = new Float32Array(this.steps + 1);
     for (let step = 0; step < this.steps; step++) this.returns[step + 1] = this.returns[step] + this.arrays.reward[step];
     this.box = this.findBox();
+    this.camera = this.findCamera();
     this.losses = this.findLosses();
   }
 
@@ -136,36 +137,47 @@ class Episode {
 
   /** The part of the world that is ever used, and what rows stand below it. */
   findBox() {
-    const { entities, head } = this.recording;
-    const box = { west: Infinity, east: -Infinity, south: Infinity, north: -Infinity, rows: [], gap: 1 };
-    for (const entity of entities) {
+    const box = this.extent(0, this.steps) || { west: 0, east: 8, south: 0, north: 0 };
+    box.rows = [];
+    for (const entity of this.recording.entities) {
       if (entity.look.position === null && !box.rows.includes(entity.type.name)) box.rows.push(entity.type.name);
     }
-    for (let frame = 0; frame <= this.steps; frame++) {
-      for (const entity of entities) {
+    const missing = (0.5 * (box.north - box.south) - (box.east - box.west)) / 2 + 1e-3; // not too narrow for rows
+    if (box.rows.length && missing > 0) { box.west -= missing; box.east += missing; }
+    box.gap = (box.east - box.west) / 7;
+    box.south -= box.gap * box.rows.length;
+    return box;
+  }
+
+  /** What holds all that stands anywhere in some frames; null if nothing does. */
+  extent(first, last) {
+    const box = { west: Infinity, east: -Infinity, south: Infinity, north: -Infinity };
+    for (let frame = Math.max(0, first); frame <= Math.min(this.steps, last); frame++) {
+      for (const entity of this.recording.entities) {
         if (entity.look.position === null || !this.present(entity, frame)) continue;
         const [x, y] = this.place(entity, frame);
         box.west = Math.min(box.west, x); box.east = Math.max(box.east, x);
         box.south = Math.min(box.south, y); box.north = Math.max(box.north, y);
       }
     }
-    if (box.west === Infinity) Object.assign(box, { west: 0, east: 8, south: 0, north: 0 });
-    else {
-      const margin = 0.09 * Math.max(box.east - box.west, box.north - box.south, 1e-6) + 1e-3;
-      box.west -= margin; box.east += margin; box.south -= margin; box.north += margin;
-      if (box.east - box.west < 0.5 * (box.north - box.south)) {
-        const missing = (0.5 * (box.north - box.south) - (box.east - box.west)) / 2;
-        box.west -= missing; box.east += missing;
-      }
-      const bounds = head.scene.bounds;
-      if (bounds) {
-        box.west = Math.max(box.west, bounds[0] - margin); box.east = Math.min(box.east, bounds[2] + margin);
-        box.south = Math.max(box.south, bounds[1] - margin); box.north = Math.min(box.north, bounds[3] + margin);
-      }
+    return box.west === Infinity ? null : box;
+  }
+
+  /** For each frame what part of the world is shown: follows the entities, slowly; all of it where there are rows. */
+  findCamera() {
+    const whole = this.box, least = 0.35 * Math.max(whole.east - whole.west, whole.north - whole.south, 1e-3);
+    const raw = [];
+    for (let frame = 0; frame <= this.steps; frame++) {
+      const box = (whole.rows.length ? null : this.extent(frame - 5, frame + 8)) || (frame && !whole.rows.length ? raw[frame - 1] : whole);
+      raw.push(box);
     }
-    box.gap = (box.east - box.west) / 7;
-    box.south -= box.gap * box.rows.length;
-    return box;
+    const reach = 5; // no more than each looks ahead and back, so that nothing that is there is left out
+    return raw.map((_, frame) => {
+      const near = raw.slice(Math.max(0, frame - reach), frame + reach + 1);
+      const mean = (side) => near.reduce((sum, box) => sum + box[side], 0) / near.length;
+      const [west, east, south, north] = ["west", "east", "south", "north"].map(mean);
+      return { x: (west + east) / 2, y: (south + north) / 2, wide: Math.max(east - west, least), high: Math.max(north - south, least) };
+    });
   }
 
   /** For each entity the frames in which it is gone for the first time after it was there. */

@@ -49,21 +49,23 @@ class Field {
     this.drawGhosts();
     const attention = this.weights();
     if (attention) this.drawHalos(attention);
-    this.drawAttacks();
     if (attention) this.drawLinks(attention);
+    this.drawAttacks();
     for (const spot of this.spots) if (spot) this.drawEntity(spot);
     if (attention) this.drawShares(attention);
   }
 
   fit() {
-    const { west, east, south, north } = this.episode.box, pad = 30;
-    this.scale = Math.min((this.width - 2 * pad) / (east - west), (this.height - 2 * pad - 22) / (north - south));
-    this.left = this.width / 2 - (this.scale * (west + east)) / 2;
-    this.top = (this.height - 22) / 2 + (this.scale * (south + north)) / 2;
-    this.radius = Math.min(20, Math.max(4.5, this.scale * this.spacing() * 0.42));
+    const { camera } = this.episode, now = camera[this.frame], next = camera[Math.min(this.frame + 1, this.episode.steps)];
+    const between = (what) => now[what] + this.part * (next[what] - now[what]);
+    const pad = Math.min(70, 0.12 * Math.min(this.width, this.height)), low = 26; // room for the legend
+    this.scale = Math.min((this.width - 2 * pad) / between("wide"), (this.height - 2 * pad - low) / between("high"));
+    this.left = this.width / 2 - this.scale * between("x");
+    this.top = (this.height - low) / 2 + this.scale * between("y");
+    this.radius = Math.min(20, Math.max(4.5, this.scale * this.spacing() * 0.36));
   }
 
-  /** The usual distance to the nearest neighbour, in the middle of the episode's first half. */
+  /** A distance to the nearest neighbour that three in four keep in the episode's first half. */
   spacing() {
     if (!this.episode.spacing) {
       const all = [];
@@ -75,7 +77,7 @@ class Field {
         }
       }
       all.sort((a, b) => a - b);
-      this.episode.spacing = all.length ? all[all.length >> 1] : 1;
+      this.episode.spacing = all.length ? all[all.length >> 2] : 1;
     }
     return this.episode.spacing;
   }
@@ -141,7 +143,7 @@ class Field {
 
   drawTrails() {
     const { context, episode, frame } = this;
-    context.lineCap = "round";
+    context.lineCap = "butt";
     for (const spot of this.spots) {
       if (!spot || !spot.entity.columns.position) continue;
       let [x, y] = [spot.x, spot.y];
@@ -190,10 +192,10 @@ class Field {
       const start = Math.min(this.radius * 1.35, length * 0.3), stop = Math.max(length - this.radius * 1.35, length * 0.7);
       const at = (distance) => [from.x + ux * distance, from.y + uy * distance];
       const colour = this.colours[from.entity.look.side];
-      const strength = this.state.selected < 0 || this.state.selected === slot || !this.state.attention ? 1 : 0.55;
+      const strength = this.state.selected < 0 || this.state.selected === slot || !this.state.attention ? 1 : 0.75;
       context.lineCap = "round";
       context.strokeStyle = colour;
-      context.globalAlpha = 0.55 * strength;
+      context.globalAlpha = 0.7 * strength;
       context.lineWidth = Math.max(1.2, this.radius * 0.12);
       context.beginPath();
       context.moveTo(...at(start)); context.lineTo(...at(stop));
@@ -224,7 +226,7 @@ class Field {
       const weight = of[spot.entity.index], size = this.radius * (1.5 + 2.1 * Math.sqrt(weight / Math.max(most, 0.2)));
       const glow = context.createRadialGradient(spot.x, spot.y, this.radius * 0.6, spot.x, spot.y, size);
       glow.addColorStop(0, colour);
-      glow.addColorStop(1, "transparent");
+      glow.addColorStop(1, `${colour}00`);
       context.globalAlpha = 0.1 + 0.5 * (weight / most);
       context.fillStyle = glow;
       context.beginPath();
@@ -260,15 +262,20 @@ class Field {
     const largest = this.spots.filter((spot) => spot && of[spot.entity.index] >= 0.05).sort((a, b) => of[b.entity.index] - of[a.entity.index]);
     context.font = this.font(11.5, 600);
     context.textAlign = "center";
+    const from = this.spots[this.state.selected], away = this.radius * 1.42 + 16;
+    context.textBaseline = "middle";
     for (const spot of largest.slice(0, 5)) {
-      const text = `${Math.round(100 * of[spot.entity.index])} %`, y = spot.y - this.radius * 1.5 - 7;
+      // On the far side of the unit that looks, where there is most room.
+      const angle = spot === from ? -Math.PI / 2 : Math.atan2(spot.y - from.y, spot.x - from.x);
+      const text = `${Math.round(100 * of[spot.entity.index])} %`, x = spot.x + Math.cos(angle) * (away + 4), y = spot.y + Math.sin(angle) * away;
       context.lineWidth = 4;
       context.lineJoin = "round";
       context.strokeStyle = this.colours.field;
-      context.strokeText(text, spot.x, y);
+      context.strokeText(text, x, y);
       context.fillStyle = colour;
-      context.fillText(text, spot.x, y);
+      context.fillText(text, x, y);
     }
+    context.textBaseline = "alphabetic";
   }
 
   drawEntity(spot) {
@@ -281,8 +288,8 @@ class Field {
     context.fillStyle = colour;
     context.fill();
     const cooldown = this.episode.share(entity, this.frame, "cooldown");
-    if (cooldown) this.drawCooldown(x, y, size, spot.kind, cooldown);
-    if (spot.health !== null) this.drawHealth(x, y, size * 1.42, spot.health, colour);
+    if (spot.health !== null) this.drawRing(x, y, size * 1.42, spot.health, colour, colours.line);
+    if (cooldown) this.drawRing(x, y, size * 1.42 + Math.max(3, radius * 0.2), cooldown, colours.muted);
     if (spot.hit) {
       outline(context, spot.kind, x, y, size);
       context.globalAlpha *= 0.75 * spot.hit;
@@ -304,36 +311,24 @@ class Field {
       context.lineWidth = 1.6;
       context.setLineDash([4, 4]);
       context.beginPath();
-      context.arc(x, y, radius * 1.42 + 5, 0, 2 * Math.PI);
+      context.arc(x, y, radius * 1.42 + Math.max(6, radius * 0.45), 0, 2 * Math.PI);
       context.stroke();
       context.setLineDash([]);
     }
     context.globalAlpha = 1;
   }
 
-  /** A shade over the share of the shape that has still to cool down. */
-  drawCooldown(x, y, radius, kind, share) {
-    const { context } = this;
-    context.save();
-    outline(context, kind, x, y, radius);
-    context.clip();
-    context.fillStyle = this.colours.field;
-    context.globalAlpha *= 0.5;
-    context.beginPath();
-    context.moveTo(x, y);
-    context.arc(x, y, radius * 1.6, -Math.PI / 2, -Math.PI / 2 + 2 * Math.PI * share);
-    context.fill();
-    context.restore();
-  }
-
-  drawHealth(x, y, radius, share, colour) {
+  /** A share of a circle, from the top. */
+  drawRing(x, y, radius, share, colour, rest = null) {
     const { context } = this;
     context.lineCap = "butt";
-    context.lineWidth = Math.max(1.6, this.radius * 0.17);
-    context.strokeStyle = this.colours.line;
-    context.beginPath();
-    context.arc(x, y, radius, 0, 2 * Math.PI);
-    context.stroke();
+    context.lineWidth = rest ? Math.max(1.6, this.radius * 0.17) : Math.max(1, this.radius * 0.1);
+    if (rest) {
+      context.strokeStyle = rest;
+      context.beginPath();
+      context.arc(x, y, radius, 0, 2 * Math.PI);
+      context.stroke();
+    }
     context.strokeStyle = colour;
     context.beginPath();
     context.arc(x, y, radius, -Math.PI / 2, -Math.PI / 2 + 2 * Math.PI * share);

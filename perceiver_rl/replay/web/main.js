@@ -55,7 +55,8 @@ function start(recording) {
   function draw(now) {
     pending = false;
     if (state.playing) {
-      state.time = Math.min(state.episode.steps, state.time + (state.speed * Math.min(250, now - before)) / 1000);
+      // A frame's own time may lie a little before that of the key that began to play.
+      state.time = Math.min(state.episode.steps, state.time + (state.speed * Math.min(250, Math.max(0, now - before))) / 1000);
       before = now;
       if (state.time >= state.episode.steps) state.playing = false;
       else redraw();

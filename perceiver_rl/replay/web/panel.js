@@ -1,9 +1,9 @@
 // The side panel: the selected unit, its options with their probabilities, and what it attends to.
 // All names come from an environment: they are only ever set as text.
 
-const MAX_BARS = 8;
+const MAX_BARS = 6;
 const byId = (id) => document.getElementById(id);
-const percent = (share) => `${(100 * share).toFixed(share > 0 && share < 0.0995 ? 1 : 0)} %`;
+const percent = (share) => `${(100 * share).toFixed(share >= 0.0005 && share < 0.0995 ? 1 : 0)} %`;
 const plain = (name) => name.replace(/^is_/, "").replaceAll("_", " ");
 
 /** One bar of a list. */
