@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from perceiver_rl.entities import EntitySchema, EntityType
 
@@ -28,7 +28,7 @@ SCENE = "scene"
 Side = Literal["own", "other", "neutral"]
 """Whose an entity is: it acts, it is acted upon, or neither."""
 
-ORIGIN = "origin"
+ORIGIN: Final = "origin"
 """In place of a position's features: these entities stand where x and y are 0, and others are told relative to them."""
 
 _POSITIONS = (("x", "y"), ("dx", "dy"))
@@ -125,10 +125,10 @@ class Scene:
         """The inverse of `to_dict`, also after a round trip through JSON."""
         looks = {}
         for name, look in data["looks"].items():
-            position = look["position"]
+            position: Any = look["position"]
             looks[name] = Look(
                 side=look["side"],
-                position=position if position is None or isinstance(position, str) else (position[0], position[1]),
+                position=tuple(position) if isinstance(position, list | tuple) else position,
                 health=look["health"],
                 cooldown=look["cooldown"],
                 kinds=tuple(look["kinds"]),

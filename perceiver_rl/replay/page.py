@@ -54,7 +54,7 @@ def make_page(recording: Recording) -> str:
     head, arrays = _encode(recording)
     web = files("perceiver_rl.replay") / "web"
     parts = {
-        "title": html.escape(f"{recording.env} – {recording.policy}"),
+        "title": html.escape(f"{recording.env}: {recording.policy}"),
         "css": (web / "style.css").read_text("utf-8"),
         "js": "\n".join((web / name).read_text("utf-8") for name in _SCRIPTS),
         "head": _script_safe(json.dumps(head, ensure_ascii=False, allow_nan=False, separators=(",", ":"))),
@@ -134,10 +134,7 @@ def _arrays_of(episode: Episode) -> dict[str, NDArray[Any]]:
 def _decode(head: dict[str, Any], blob: bytes) -> Recording:
     episodes = []
     for each in head["episodes"]:
-        arrays = {
-            name: np.frombuffer(blob, _DTYPES[place["dtype"]], math.prod(place["shape"]), place["at"]).reshape(place["shape"])
-            for name, place in each["arrays"].items()
-        }
+        arrays = {name: _array_at(place, blob) for name, place in each["arrays"].items()}
         features = {name.removeprefix(_FEATURES): arrays.pop(name) for name in list(arrays) if name.startswith(_FEATURES)}
         optional: dict[str, Any] = {"visibility": None, "latents_to_tokens": None}
         episodes.append(Episode(features=features, **(optional | arrays), won=each["won"], info=each["info"]))
@@ -150,3 +147,8 @@ def _decode(head: dict[str, Any], blob: bytes) -> Recording:
         scene=Scene.from_dict(head["scene"]),
         episodes=tuple(episodes),
     )
+
+
+def _array_at(place: dict[str, Any], blob: bytes) -> NDArray[Any]:
+    shape = place["shape"]
+    return np.frombuffer(blob, _DTYPES[place["dtype"]], math.prod(shape), place["at"]).reshape(shape)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perceiver_rl.entities import ACTION_MASK, GLOBALS, VISIBILITY, EntitySchema, Observation, features_key, schema_of
+from perceiver_rl.entities import GLOBALS, VISIBILITY, EntitySchema, Observation, features_key, schema_of
 from perceiver_rl.environments import require_next_step_autoreset
 from perceiver_rl.evaluation.rollout import WON, torch_threads_of
 from perceiver_rl.infos import info_of, numbers_in
@@ -156,7 +156,9 @@ def _by_actor(views: Float[Tensor, "views *rest"], present: Bool[Tensor, "batch 
 def _frame(schema: EntitySchema, observation: Observation, index: int) -> Observation:
     """One environment's entities, copied, by the names of `Episode`; features by key."""
     frame = {features_key(each.name): observation[features_key(each.name)][index] for each in schema.entity_types}
-    frame["entity_mask"] = schema.entity_mask({key: array[index] for key, array in observation.items() if key != ACTION_MASK})
+    frame["entity_mask"] = schema.entity_mask(
+        {key: array[index] for key, array in observation.items() if key != ACTION_MASK}
+    )
     frame[GLOBALS] = observation[GLOBALS][index]
     if VISIBILITY in observation:
         frame[VISIBILITY] = observation[VISIBILITY][index]

@@ -23,7 +23,7 @@ ARGUMENTS = [
 ]
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path, nor in $CHROMIUM")
-playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested through playwright, which is not installed")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +106,15 @@ def test_page__plays_to_the_end_and_stops(viewer: Viewer) -> None:
 
 
 def test_page__pauses(viewer: Viewer) -> None:
+    for _ in range(4):
+        viewer.press("-")
+    assert viewer.page.inner_text("#speed") == "1 steps/s"
     viewer.press(" ")
     assert viewer.page.get_attribute("#play", "aria-label").startswith("Pause")
     viewer.page.click("#play")
     viewer.settle()
+    assert viewer.page.get_attribute("#play", "aria-label").startswith("Play")
+    assert viewer.step() < 4
     at = viewer.pixels()
     viewer.page.wait_for_timeout(300)
     assert viewer.pixels() == at
