@@ -156,9 +156,7 @@ def _by_actor(views: Float[Tensor, "views *rest"], present: Bool[Tensor, "batch 
 def _frame(schema: EntitySchema, observation: Observation, index: int) -> Observation:
     """One environment's entities, copied, by the names of `Episode`; features by key."""
     frame = {features_key(each.name): observation[features_key(each.name)][index] for each in schema.entity_types}
-    frame["entity_mask"] = schema.entity_mask(
-        {key: array[index] for key, array in observation.items() if key != ACTION_MASK}
-    )
+    frame["entity_mask"] = schema.entity_mask(observation)[index]
     frame[GLOBALS] = observation[GLOBALS][index]
     if VISIBILITY in observation:
         frame[VISIBILITY] = observation[VISIBILITY][index]
