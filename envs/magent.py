@@ -7,7 +7,7 @@ Both say what they show and accept by `battle_schema(name)`. `envs.magent_parall
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium
@@ -22,6 +22,7 @@ from envs.magent_rules import BLUE, RED, Battlefield, battlefields
 from envs.magent_schema import observe, schema_of_army
 from perceiver_rl.configuration import unknown_name
 from perceiver_rl.entities import EntitySchema, Observation
+from perceiver_rl.scene import SCENE, Scene
 
 MAP_SIZES = range(16, 46)
 SIDES = ("random", "red", "blue")
@@ -108,6 +109,8 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
         self.num_envs = num_envs
         self.max_steps = max_steps
         self.schema = battle_schema(name)
+        edge = self.map_size / 2  # cells from the centre, which positions are told from
+        self.metadata = self.metadata | {SCENE: replace(Scene.of(self.schema), bounds=(-edge, -edge, edge, edge))}
         self.single_observation_space = self.schema.observation_space
         self.single_action_space = self.schema.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)

@@ -7,6 +7,7 @@ debugging. Both say what they show and accept by `smax_schema(map_name)`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from envs.smax_schema import MapSize, schema_of_size
+from envs.smax_schema import MAP_SIDE, MapSize, schema_of_size
 from perceiver_rl.entities import (
     ACTION_MASK,
     GLOBALS,
@@ -28,6 +29,7 @@ from perceiver_rl.entities import (
     features_key,
     mask_key,
 )
+from perceiver_rl.scene import SCENE, Scene
 
 if TYPE_CHECKING:
     from envs.smax_dynamics import Battles, Outcome, SmaxDynamics
@@ -133,10 +135,11 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
         _require_one_of("enemy_attack_mode", enemy_attack_mode, ENEMY_ATTACK_MODES)
         if num_envs < 1:
             raise ValueError(f"num_envs: got {num_envs}, expected at least 1")
-        self.metadata = self.metadata | {"control": control}
         self.map_name = map_name
         self.num_envs = num_envs
         self.schema = smax_schema(map_name, control)
+        scene = replace(Scene.of(self.schema), bounds=(0.0, 0.0, MAP_SIDE, MAP_SIDE))
+        self.metadata = self.metadata | {"control": control, SCENE: scene}
         self.single_observation_space = self.schema.observation_space
         self.single_action_space = self.schema.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)

@@ -1,4 +1,4 @@
-"""The command line: `perceiver-rl train | evaluate | bench`."""
+"""The command line: `perceiver-rl train | evaluate | replay | bench`."""
 
 from __future__ import annotations
 
@@ -224,6 +224,69 @@ def evaluate(
     if tensorboard:
         log_summaries(run, summaries[:2], info.env_steps)
         say(f"Curves:     tensorboard --logdir {run}")
+
+
+@app.command()
+def replay(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run folder (its newest checkpoint is taken) or one checkpoint folder in it.")
+    ],
+    env: Annotated[
+        str | None,
+        typer.Option(help="Another environment than the one trained on; its schema may differ in numbers of slots alone."),
+    ] = None,
+    episodes: Annotated[int, typer.Option(help="Episodes to record.", min=1, max=32)] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
+    greedy: Annotated[bool, typer.Option("--greedy/--sampled", help="The best option of each actor, or a draw.")] = True,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file to write. Default: replay.html in the run folder.")
+    ] = None,
+) -> None:
+    """Record episodes into one HTML file: the battle, the policy's probabilities, its value and its attention.
+
+    The file needs no network and no server; open it in a browser, and press ? there for the keys.
+
+    [bold]Examples[/bold]
+
+    perceiver-rl replay runs/2s3z
+
+    perceiver-rl replay runs/2s3z --env smax/3s5z --sampled --episodes 4 --out 3s5z.html
+    """
+    with _clear_errors():
+        from perceiver_rl.entities import schema_of
+        from perceiver_rl.environments import make_vector_env
+        from perceiver_rl.replay import record, write_page
+        from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info, load_policy
+        from perceiver_rl.rllib.run_folder import run_of
+
+        found = find_checkpoint(checkpoint)
+        info = load_info(found)
+        if info.agents:
+            raise ValueError(
+                f"replay: got a checkpoint of the multi-agent environment {info.env!r}, expected one of a squad, which a "
+                "vector environment plays: the views of separate agents make no one picture"
+            )
+        env_name = env or info.env
+        vector_env = make_vector_env(env_name, episodes, **info.env_config)
+        policy = load_policy(found, schema_of(vector_env.single_observation_space))
+        run = run_of(found)
+        file = out or run / "replay.html"
+        with ProgressDisplay(console, "episodes") as display:
+            recording = record(
+                policy,
+                vector_env,
+                env_name=env_name,
+                policy_name=f"{run.name}, {info.env_steps:,} steps",
+                seed=seed,
+                greedy=greedy,
+                on_step=lambda done, total, steps: display.show(done, total, f"step {steps}"),
+            )
+        vector_env.close()
+        size = write_page(recording, file)
+    for number, episode in enumerate(recording.episodes):
+        result = {True: "  won", False: "  lost", None: ""}[episode.won]
+        say(f"Episode {number}:  {episode.length} steps, return {episode.total_reward:.2f}{result}")
+    say(f"Replay:     {file} ({size / 1e6:.2f} MB)")
 
 
 @bench_app.command("encoder")

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from perceiver_rl.replay import read_page
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 
 COMMAND = str(Path(sys.executable).parent / "perceiver-rl")
@@ -174,6 +175,17 @@ def test_evaluate__writes_one_record_for_each_row(story: Story) -> None:
         assert record["win_rate"] is None, "couriers know nothing of winning"
         assert 2 <= record["length_mean"] <= 3
     assert "couriers" in story.evaluated.stdout
+
+
+def test_replay__writes_one_page_of_the_newest_checkpoint(story: Story, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "couriers.html"
+    done = command("replay", str(story.run), "--episodes", "3", "--sampled", "--seed", "5", "--out", str(file))
+    assert done.returncode == 0, done.stderr
+    recording = read_page(file.read_text())
+    assert (recording.env, recording.mode, recording.seed) == ("tests.environments:make_couriers", "sampled", 5)
+    assert [episode.length for episode in recording.episodes] == [3, 2, 3]
+    assert f"{checkpoints(story.run)[-1]:,} steps" in recording.policy
+    assert f"Replay:     {file} (" in done.stderr
 
 
 def test_tensorboard__has_readable_tags_and_the_evaluation(story: Story) -> None:
