@@ -8,7 +8,7 @@ from perceiver_rl.environments import load
 from perceiver_rl.evaluation.agent import Agent
 
 AGENTS: dict[str, str] = {
-    "random": "agents.random_agent:RandomAgent",
+    "random": "perceiver_rl.evaluation.random_agent:RandomAgent",
     "heuristic": "agents.scripted:AttackNearestAgent",
     "hunter": "agents.hunter:HunterAgent",
 }

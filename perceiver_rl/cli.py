@@ -30,9 +30,6 @@ bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Mea
 app.add_typer(bench_app, name="bench")
 console = Console(stderr=True)
 
-AGENTS = "agents.registry:make_agent"
-"""Who can be evaluated beside a checkpoint: the checkout's `agents` folder."""
-
 ENCODER_BENCHMARK = "benchmarks.encoder:run"
 """What `bench encoder` runs: the checkout's `benchmarks` folder."""
 
@@ -157,7 +154,7 @@ def evaluate(
     ] = 256,
     seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
     against: Annotated[
-        str, typer.Option(help="Agents to evaluate beside it, separated by commas, e.g. heuristic,random.")
+        str, typer.Option(help="Agents to evaluate beside it, separated by commas, e.g. heuristic,random,my_module:MyAgent.")
     ] = "",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write one record for each row of the table.")
@@ -176,8 +173,7 @@ def evaluate(
     perceiver-rl evaluate runs/2s3z/checkpoints/checkpoint_0000300000 --against heuristic,random
     """
     with _clear_errors():
-        from perceiver_rl.environments import load
-        from perceiver_rl.evaluation.agent import Agent, PolicyAgent
+        from perceiver_rl.evaluation.agent import Agent, PolicyAgent, make_agent
         from perceiver_rl.evaluation.arena import Arena, ParallelArena, VectorArena
         from perceiver_rl.evaluation.report import make_table, write_json
         from perceiver_rl.evaluation.statistics import Mode, summarize
@@ -202,7 +198,7 @@ def evaluate(
         run = run_of(found)
         contests += [(run.name, "greedy", policies), (run.name, "sampled", policies)]
         for name in filter(None, against.split(",")):
-            contests.append((name, "sampled", {module: load(AGENTS)(name, schema) for module, schema in schemas.items()}))
+            contests.append((name, "sampled", {module: make_agent(name, schema) for module, schema in schemas.items()}))
 
     say(f"{found.name} of {checkpoint}, {info.env_steps:,} environment steps, on {env_name}, seed {seed}")
     summaries = []

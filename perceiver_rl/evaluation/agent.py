@@ -8,8 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from perceiver_rl.entities import Observation
+from perceiver_rl.entities import EntitySchema, Observation
+from perceiver_rl.environments import load
+from perceiver_rl.evaluation.random_agent import RandomAgent
 from perceiver_rl.policy.entity_policy import EntityPolicy
+
+REGISTRY = "agents.registry:make_agent"
+"""Where plain names such as `heuristic` are looked up: the checkout's `agents` folder."""
+
+RANDOM = "random"
+"""The one name that needs no checkout."""
 
 
 @runtime_checkable  # signatures are checked at run time under pytest
@@ -55,3 +63,24 @@ class PolicyAgent:
         with torch.inference_mode():
             options, _ = self._policy.act(tensors, greedy=greedy, generator=self._generator)
         return options.cpu().numpy()
+
+
+def make_agent(name: str, schema: EntitySchema) -> Agent:
+    """Build an agent.
+
+    Args:
+        name: `"random"`, an import string `"module:Class"` of your own, whose class is called with the schema, or a name
+            that the checkout's `agents.registry` knows.
+        schema: The environment's schema.
+
+    Raises:
+        ValueError: If there is no such agent, or it cannot play the schema.
+    """
+    agent: Agent
+    if name == RANDOM:
+        agent = RandomAgent(schema)
+    elif ":" in name:
+        agent = load(name)(schema)
+    else:
+        agent = load(REGISTRY)(name, schema)
+    return agent

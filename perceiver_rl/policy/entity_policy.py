@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -82,6 +82,8 @@ class PolicyOutput:
     """Legal options of present actors."""
     value: Float[Tensor, " batch"] | None
     """None if it was not asked for."""
+    extra: Mapping[str, Float[Tensor, "batch _ dim"]] = field(default_factory=dict)
+    """Answers to the policy's extra queries, by name; those of absent entities mean nothing."""
 
     @property
     def distribution(self) -> ActorCategorical:
@@ -110,6 +112,12 @@ class EntityPolicy(nn.Module):
     Args:
         schema: What the environment shows and what may be done.
         config: Sizes.
+        extra_queries: What else is asked in the same pass, for heads of your own: by name, the entity types of which each
+            slot gets a query, in the order of slots; no types for one learned query. `PolicyOutput.extra` has the answers,
+            each `[batch, queries, encoder.output_dim]`. Under centralized control only.
+
+    Raises:
+        ValueError: If a type is unknown or privileged, a name is taken, or the control forbids what is asked.
 
     Source: queries from entity features as in Perceiver IO's StarCraft II agent (Jaegle et al. 2022, appendix
         B).
@@ -117,9 +125,13 @@ class EntityPolicy(nn.Module):
 
     readable: Tensor
 
-    def __init__(self, schema: EntitySchema, config: EntityPolicyConfig) -> None:
+    def __init__(
+        self, schema: EntitySchema, config: EntityPolicyConfig, extra_queries: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         super().__init__()
         self.schema = schema
+        self.extra_queries = {name: tuple(types) for name, types in (extra_queries or {}).items()}
+        self._check_extra_queries()
         self.packing = config.packing
         dim = config.token_dim
         self.views: ViewEmbedding | None = ViewEmbedding(schema, dim) if schema.control == "decentralized" else None
@@ -133,6 +145,8 @@ class EntityPolicy(nn.Module):
         parts["actors"] = EntityQueries(dim, dim)
         if target_types(schema):
             parts["targets"] = EntityQueries(dim, dim)
+        for name, types in self.extra_queries.items():
+            parts[name] = EntityQueries(dim, dim) if types else LearnedQueries(1, dim)
         self.queries = QueryArray(dim, parts)
         self.heads = ActionHeads(schema, self.encoder.output_dim, config.pointer_dim, config.policy_init_scale)
         if not has_critic:
@@ -218,8 +232,10 @@ class EntityPolicy(nn.Module):
         asked: dict[str, Slots] = {"actors": self._slots_of(self.schema.actors) if views is None else views.own_slots}
         if self.heads.target_types:
             asked["targets"] = self._slots_of(self.heads.target_types)
+        asked |= {name: self._slots_of(types) for name, types in self.extra_queries.items() if types}
         answers = answer(self.encoder, self.queries, source, asked, packing=self.packing)
-        return _Answers(answers["actors"], answers.get("targets"), answers.get("value"), views)
+        extra = {name: answers[name] for name in self.extra_queries}
+        return _Answers(answers["actors"], answers.get("targets"), answers.get("value"), extra, views)
 
     def _turn(self, answers: _Answers, observation: Mapping[str, Tensor]) -> Turn:
         return Turn(answers.actors, answers.targets, self._legal(observation))
@@ -240,7 +256,7 @@ class EntityPolicy(nn.Module):
             value = self._squad_value(self.value_head(answers.value).flatten(), answers.views, observation)
         if answers.views is not None:
             logits = answers.views.by_actor(logits.squeeze(1))
-        return PolicyOutput(logits=logits, legal=self._legal(observation), value=value)
+        return PolicyOutput(logits=logits, legal=self._legal(observation), value=value, extra=answers.extra)
 
     def _squad_value(
         self, values: Float[Tensor, " sets"], views: Views | None, observation: Mapping[str, Tensor]
@@ -253,6 +269,26 @@ class EntityPolicy(nn.Module):
     def _slots_of(self, types: tuple[str, ...]) -> tuple[slice, ...]:
         return tuple(self.schema.entity_slices[name] for name in types)
 
+    def _check_extra_queries(self) -> None:
+        if self.extra_queries and self.schema.control == "decentralized":
+            raise ValueError(
+                "extra_queries: got some under decentralized control, expected none: each actor reads a view of its own, so "
+                "there is no answer of the squad"
+            )
+        for name, types in self.extra_queries.items():
+            if name in _OWN_QUERIES:
+                raise ValueError(f"extra_queries: got the name {name!r}, expected another than {', '.join(_OWN_QUERIES)}")
+            for each in types:
+                self.schema.entity_type(each)
+                if each in self.schema.privileged:
+                    raise ValueError(
+                        f"extra_queries {name!r}: got entity type {each!r}, which is privileged, expected types that the "
+                        "policy may read"
+                    )
+
+
+_OWN_QUERIES = ("value", "actors", "targets")
+
 
 @dataclass(frozen=True)
 class _Answers:
@@ -261,4 +297,5 @@ class _Answers:
     actors: Float[Tensor, "sets actors dim"]
     targets: Float[Tensor, "sets targets dim"] | None
     value: Float[Tensor, "sets 1 dim"] | None
+    extra: dict[str, Float[Tensor, "sets _ dim"]]
     views: Views | None

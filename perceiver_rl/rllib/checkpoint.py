@@ -250,7 +250,7 @@ def load_policy(checkpoint: Path, schema: EntitySchema | None = None, module: st
     policy: EntityPolicy = loaded.policy
     if schema is not None and schema != policy.schema:
         weights = policy.state_dict()
-        policy = EntityPolicy(schema, loaded.policy_config())
+        policy = loaded.build_policy(schema)
         policy.load_state_dict(weights)
     return policy.eval()
 

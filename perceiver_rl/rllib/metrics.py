@@ -30,6 +30,8 @@ MODULE_TAGS: dict[str, str] = {
     "optimizer/gradient_norm": "gradients_default_optimizer_global_norm",
 }
 """The same for each policy, in its own part of RLlib's learner results."""
+AUXILIARY = "auxiliary"
+"""Group in a policy's learner results for the figures of a learner of your own; they appear as `auxiliary/<name>`."""
 LEARNERS = "learners"
 ALL_MODULES = "__all_modules__"
 OUTCOMES = ("env_runners", "outcome")
@@ -40,7 +42,8 @@ ENV_STEPS = ("env_runners", "num_env_steps_sampled_lifetime")
 def flatten(result: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of one `Algorithm.train()` result by TensorBoard tag; those that are not there yet are left out.
 
-    Every other number that episodes end with (see `EpisodeOutcomes`) appears as `outcome/<key>`. Where several policies
+    Every other number that episodes end with (see `EpisodeOutcomes`) appears as `outcome/<key>`, and what
+    a learner logs under `(module id, "auxiliary", name)` as `auxiliary/<name>`. Where several policies
     train, those of each have its module id at the end: `policy/kl/<module>`, `outcome/return/<module>`,
     `outcome/<key>/<module>`.
     """
@@ -51,6 +54,8 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
         for tag, name in MODULE_TAGS.items():
             if (value := _find(result, (LEARNERS, module, name))) is not None:
                 table[tag + ending] = value
+        for name, value in (_find_group(result, (LEARNERS, module, AUXILIARY)) or {}).items():
+            table[f"{AUXILIARY}/{name}{ending}"] = float(value)
     if len(modules) > 1:
         for module, value in (_find_group(result, MODULE_RETURNS) or {}).items():
             table[f"outcome/return/{module}"] = float(value)

@@ -14,8 +14,8 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from torch import Tensor
 
 from perceiver_rl.configuration import from_mapping, to_mapping
-from perceiver_rl.entities import ACTION_MASK, schema_of
-from perceiver_rl.policy.entity_policy import EntityPolicy, EntityPolicyConfig
+from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
+from perceiver_rl.policy.entity_policy import EntityPolicy, EntityPolicyConfig, PolicyOutput
 from perceiver_rl.rllib.distribution import squad_distribution_class, to_dist_inputs
 
 MODEL_CONFIG_KEY = "perceiver_rl"
@@ -30,13 +30,20 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
 
     `model_config["perceiver_rl"]` holds the fields of `EntityPolicyConfig`, nested; an unknown key is an error. The schema
     comes with the observation space, see `EntitySchema.observation_space`.
+
+    For outputs of your own, subclass it and name the class in `module_spec`: override `build_policy` to ask more of the
+    encoder, `setup` to add heads, and `train_outputs` to hand their outputs to a learner's loss (docs/extending.md).
     """
 
     def setup(self) -> None:
         """Build the policy from `observation_space` and `model_config`."""
         schema = schema_of(self.observation_space)
-        self.policy = EntityPolicy(schema, self.policy_config())
+        self.policy = self.build_policy(schema)
         self.action_dist_cls = squad_distribution_class(schema.num_options)
+
+    def build_policy(self, schema: EntitySchema) -> EntityPolicy:
+        """The policy for a schema; evaluation asks for another one where its environment has other numbers of slots."""
+        return EntityPolicy(schema, self.policy_config())
 
     def policy_config(self) -> EntityPolicyConfig:
         """What the policy is built from beside the schema.
@@ -77,7 +84,11 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
 
     def _forward_train(self, batch: Mapping[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         actions = None if self.policy.sequence is None else batch[Columns.ACTIONS]
-        output = self.policy(batch[Columns.OBS], actions)
+        return self.train_outputs(self.policy(batch[Columns.OBS], actions))
+
+    def train_outputs(self, output: PolicyOutput) -> dict[str, Tensor]:
+        """What the loss is given as `fwd_out`, made from one forward pass; the two keys here have to be in it."""
+        assert output.value is not None  # the loss needs it, so `_forward_train` asks for it
         return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(output), Columns.EMBEDDINGS: output.value}
 
     def compute_values(self, batch: Mapping[str, Any], embeddings: Tensor | None = None) -> Float[Tensor, " batch"]:
@@ -112,16 +123,20 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
         return torch.cat(chunks)
 
 
-def module_spec(model: EntityPolicyConfig | Mapping[str, Any] | None = None) -> RLModuleSpec:
+def module_spec(
+    model: EntityPolicyConfig | Mapping[str, Any] | None = None,
+    module_class: type[PerceiverRLModule] = PerceiverRLModule,
+) -> RLModuleSpec:
     """The spec that puts the model into an RLlib config: `config.rl_module(rl_module_spec=module_spec({...}))`.
 
     Args:
         model: An `EntityPolicyConfig`, or a nested mapping of its fields, e.g.
             `{"encoder": "perceiver", "perceiver": {"num_latents": 16}}`; None for the defaults.
+        module_class: The model's class. One of your own has to be importable by name, as everything in a checkpoint.
 
     Raises:
         ValueError: If a key is unknown or a value has the wrong type; the message lists what is known.
     """
     if not isinstance(model, EntityPolicyConfig):
         model = from_mapping(EntityPolicyConfig, model or {}, "model")
-    return RLModuleSpec(module_class=PerceiverRLModule, model_config={MODEL_CONFIG_KEY: to_mapping(model)})
+    return RLModuleSpec(module_class=module_class, model_config={MODEL_CONFIG_KEY: to_mapping(model)})

@@ -10,6 +10,8 @@ from envs.magent import battle_schema
 from envs.smax import smax_schema
 from perceiver_rl.entities import ACTION_MASK, Observation
 from perceiver_rl.evaluation import PolicyAgent
+from perceiver_rl.evaluation import agent as agent_file
+from perceiver_rl.evaluation.random_agent import RandomAgent
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from tests.evaluation.streaks import SCHEMA, Streaks
 
@@ -65,7 +67,7 @@ def test_policy_agent__sampled_depends_on_the_seed_alone(policy: EntityPolicy, o
     assert draws(1) != draws(2)
 
 
-@pytest.mark.parametrize("name", [*AGENTS, "agents.random_agent:RandomAgent"])
+@pytest.mark.parametrize("name", [*AGENTS, "perceiver_rl.evaluation.random_agent:RandomAgent"])
 def test_make_agent__builds_by_name_and_by_import_string(name: str) -> None:
     schema = battle_schema("battle-16") if name == "hunter" else smax_schema("3m")
     observation, _ = Streaks(2, schema=schema).reset(seed=0)
@@ -80,3 +82,11 @@ def test_make_agent__builds_by_name_and_by_import_string(name: str) -> None:
 def test_make_agent__lists_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"agent: got unknown name 'randm' \(did you mean 'random'\?\).* random, heur"):
         make_agent("randm", SCHEMA)
+
+
+@pytest.mark.parametrize("name", ["random", "perceiver_rl.evaluation.random_agent:RandomAgent"])
+def test_make_agent__needs_no_checkout_for_the_random_agent_and_ones_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_file, "REGISTRY", "no_such_checkout:make_agent")
+    assert isinstance(agent_file.make_agent(name, SCHEMA), RandomAgent)
+    with pytest.raises(ValueError, match="no_such_checkout"):
+        agent_file.make_agent("heuristic", SCHEMA)

@@ -11,6 +11,8 @@ from ray.rllib.core.columns import Columns
 from torch import Tensor
 
 from agents.presets import preset
+from perceiver_rl.entities import EntitySchema
+from perceiver_rl.policy.entity_policy import EntityPolicy, PolicyOutput
 from perceiver_rl.rllib import module as module_file
 from perceiver_rl.rllib.module import MODEL_CONFIG_KEY, PerceiverRLModule, module_spec
 from tests.schemas import SKIRMISH, observe, to_tensors
@@ -146,3 +148,19 @@ def test_sequential_choices__are_made_in_the_forward_pass_and_have_the_same_prob
     expected = distribution.logp(output[Columns.ACTIONS])
     torch.testing.assert_close(output[Columns.ACTION_LOGP], expected, atol=1e-5, rtol=0.0)
     assert (expected[:-1] < 0).all()  # the last observation shows nobody
+
+
+class _OutlookModule(PerceiverRLModule):
+    def build_policy(self, schema: EntitySchema) -> EntityPolicy:
+        return EntityPolicy(schema, self.policy_config(), extra_queries={"outlook": ()})
+
+    def train_outputs(self, output: PolicyOutput) -> dict[str, Tensor]:
+        return {**super().train_outputs(output), "outlook": output.extra["outlook"]}
+
+
+def test_module_spec__builds_a_subclass_whose_outputs_reach_the_loss() -> None:
+    spec = module_spec({"token_dim": 12}, module_class=_OutlookModule)
+    spec.observation_space, spec.action_space = SKIRMISH.observation_space, SKIRMISH.action_space
+    outputs = spec.build().forward_train(_batch())
+    assert set(outputs) == {Columns.ACTION_DIST_INPUTS, Columns.EMBEDDINGS, "outlook"}
+    assert outputs["outlook"].shape[:2] == (BATCH, 1)
