@@ -120,6 +120,7 @@ class EntityPolicy(nn.Module):
     def __init__(self, schema: EntitySchema, config: EntityPolicyConfig) -> None:
         super().__init__()
         self.schema = schema
+        self.config = config
         self.packing = config.packing
         dim = config.token_dim
         self.views: ViewEmbedding | None = ViewEmbedding(schema, dim) if schema.control == "decentralized" else None
@@ -204,6 +205,12 @@ class EntityPolicy(nn.Module):
         memory = read(self.encoder, source, packing=self.packing)
         answers = self.encoder.decode(memory, self.queries.parts["value"](len(memory.values)))
         return self._squad_value(self.value_head(answers).flatten(), views, observation)
+
+    def with_slots(self, schema: EntitySchema) -> EntityPolicy:
+        """A policy with the same weights for a schema that differs in numbers of slots (`max_count`) alone."""
+        other = EntityPolicy(schema, self.config).to(next(self.parameters()).device)
+        other.load_state_dict(self.state_dict())
+        return other.train(self.training)
 
     def _source(self, observation: Mapping[str, Tensor]) -> tuple[TokenSource, Views | None]:
         """What actors see: all of a squad the same, or each one its own view."""
