@@ -10,8 +10,6 @@ from typing import Any
 from perceiver_rl.bundle import is_bundle, load_policy
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.policy.entity_policy import EntityPolicy
-from perceiver_rl.rllib import checkpoint as checkpoints
-from perceiver_rl.rllib.run_folder import run_of
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,9 @@ def find_trained(path: Path, env: str | None = None) -> Trained:
 
 
 def _of_checkpoint(path: Path, env: str | None) -> Trained:
+    from perceiver_rl.rllib import checkpoint as checkpoints  # Ray takes seconds to import, and bundles do without
+    from perceiver_rl.rllib.run_folder import run_of
+
     found = checkpoints.find_checkpoint(path)
     info = checkpoints.load_info(found)
     run = run_of(found)

@@ -4,39 +4,47 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from ray.rllib.algorithms.ppo import PPOConfig
 from typer.testing import CliRunner, Result
 
+from agents.presets import preset
 from perceiver_rl.bundle import load_policy, save_bundle
 from perceiver_rl.cli import app
+from perceiver_rl.configuration import to_mapping
+from perceiver_rl.rllib.checkpoint import MODULES, REQUIRED_FILES
 from perceiver_rl.rllib.checkpoint import load_policy as load_checkpoint
-from perceiver_rl.rllib.run_folder import RunFolder
+from perceiver_rl.rllib.module import MODEL_CONFIG_KEY, PerceiverRLModule
+from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, FORMAT, provenance
 from tests.bundle.conftest import PROVENANCE, change_json, make_policy
 from tests.environments import COURIERS
-from tests.rllib.conftest import make_config as make_config  # a fixture
 
 ENV = "tests.environments:make_couriers"
 
 
 @pytest.fixture(scope="module")
-def trained(ray_local: None, make_config: Callable[..., PPOConfig], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder with one real checkpoint."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with one checkpoint: the module as RLlib saves it; of what else RLlib saves, nothing is read here."""
     run = tmp_path_factory.mktemp("run") / "couriers"
-    algorithm = make_config(num_envs=4, num_epochs=1).build_algo()
-    try:
-        info = {"env": ENV, "env_config": {}, "config": "configs/couriers.py", "seed": 3, "seconds": 1.5}
-        RunFolder(run).save_checkpoint(algorithm, 64, {**info, "schema": COURIERS.to_dict()})
-    finally:
-        algorithm.stop()
+    checkpoint = run / "checkpoints" / "checkpoint_0000000064"
+    module = PerceiverRLModule(
+        observation_space=COURIERS.observation_space,
+        action_space=COURIERS.action_space,
+        model_config={MODEL_CONFIG_KEY: to_mapping(preset("tiny"))},
+    )
+    module.save_to_path(checkpoint / MODULES / "default_policy")
+    for name in REQUIRED_FILES:
+        (checkpoint / name).write_bytes(pickle.dumps({}))
+    info = {"env": ENV, "env_config": {}, "config": "configs/couriers.py", "seed": 3, "seconds": 1.5, "env_steps": 64}
+    record = {"format": FORMAT, **info, **provenance(), "schema": COURIERS.to_dict()}
+    (checkpoint / CHECKPOINT_INFO).write_text(json.dumps(record))
     return run
 
 
