@@ -48,7 +48,7 @@ def make_policy(schema: EntitySchema = SKIRMISH, config: EntityPolicyConfig = TI
         policy = EntityPolicy(schema, config)
         with torch.no_grad():
             for name, parameter in policy.named_parameters():
-                if name.startswith("heads."):
+                if name.startswith(("heads.verb_head", "heads.pointer_queries")):
                     parameter.mul_(10)
     return policy.eval()
 
