@@ -54,7 +54,7 @@ def test_load_policy__chooses_as_the_policy_that_was_saved(kind: str, tmp_path: 
     actions = loaded.act(observation)
     assert actions.dtype == np.int64
     np.testing.assert_array_equal(actions, expected)
-    assert len(np.unique(actions)) > 3, "a policy that always does the same shows nothing"
+    assert len(np.unique(actions, axis=0)) > 2, "a policy that always does the same shows nothing"
     np.testing.assert_array_equal(loaded.act(observation, greedy=False), drawn)
     for number in range(7):
         one = {key: array[number] for key, array in observation.items()}
