@@ -1,4 +1,4 @@
-"""The command line: `perceiver-rl train | evaluate | replay | bench`."""
+"""The command line: `perceiver-rl train | evaluate | export | replay | bench`."""
 
 from __future__ import annotations
 
@@ -140,7 +140,8 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A run folder (its newest checkpoint is taken) or one checkpoint folder in it.")
+        Path,
+        typer.Argument(help="A run folder (its newest checkpoint is taken), one checkpoint folder in it, or a bundle."),
     ],
     env: Annotated[
         str | None,
@@ -154,14 +155,17 @@ def evaluate(
     ] = 256,
     seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
     against: Annotated[
-        str, typer.Option(help="Agents to evaluate beside it, separated by commas, e.g. heuristic,random,my_module:MyAgent.")
+        str,
+        typer.Option(
+            help="Agents and bundles to evaluate beside it, separated by commas, e.g. heuristic,random,my_module:MyAgent."
+        ),
     ] = "",
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write one record for each row of the table.")
     ] = None,
     tensorboard: Annotated[bool, typer.Option(help="Log the checkpoint's results beside its training curves.")] = True,
 ) -> None:
-    """Evaluate a checkpoint, greedy and sampled, with 95 % Wilson intervals of the win rate.
+    """Evaluate a checkpoint or a bundle, greedy and sampled, with 95 % Wilson intervals of the win rate.
 
     Every environment of the batch plays the same number of episodes, so that short ones do not count more often. The same
     seed gives the same figures to the digit.
@@ -173,34 +177,38 @@ def evaluate(
     perceiver-rl evaluate runs/2s3z/checkpoints/checkpoint_0000300000 --against heuristic,random
     """
     with _clear_errors():
+        from perceiver_rl.bundle import is_bundle, load_policy
         from perceiver_rl.evaluation.agent import Agent, PolicyAgent, make_agent
         from perceiver_rl.evaluation.arena import Arena, ParallelArena, VectorArena
         from perceiver_rl.evaluation.report import make_table, write_json
         from perceiver_rl.evaluation.statistics import Mode, summarize
         from perceiver_rl.evaluation.tensorboard import log_summaries
-        from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info, load_policy
-        from perceiver_rl.rllib.run_folder import run_of
+        from perceiver_rl.evaluation.trained import find_trained
 
-        found = find_checkpoint(checkpoint)
-        info = load_info(found)
-        env_name = env or info.env
+        trained = find_trained(checkpoint, env)
         arena: Arena
-        if info.agents:
-            arena = ParallelArena(env_name, _num_envs(episodes, MAX_PARALLEL_ENVS), info.env_config, info.agents)
+        if trained.module is None:
+            num_envs = _num_envs(episodes, MAX_PARALLEL_ENVS)
+            arena = ParallelArena(trained.env, num_envs, trained.env_config, trained.agents)
         else:
-            module = info.module_or_only_one(None)
-            arena = VectorArena(env_name, _num_envs(episodes, MAX_ENVS), info.env_config, module)
+            arena = VectorArena(trained.env, _num_envs(episodes, MAX_ENVS), trained.env_config, trained.module)
         schemas = arena.schemas
         contests: list[tuple[str, Mode, dict[str, Agent]]] = []
         policies: dict[str, Agent] = {
-            module: PolicyAgent(load_policy(found, schema, module)) for module, schema in schemas.items()
+            module: PolicyAgent(trained.policy(schema, module)) for module, schema in schemas.items()
         }
-        run = run_of(found)
-        contests += [(run.name, "greedy", policies), (run.name, "sampled", policies)]
+        contests += [(trained.name, "greedy", policies), (trained.name, "sampled", policies)]
         for name in filter(None, against.split(",")):
-            contests.append((name, "sampled", {module: make_agent(name, schema) for module, schema in schemas.items()}))
+            players: dict[str, Agent]
+            if is_bundle(Path(name)):
+                bundle = load_policy(name)
+                players = {module: PolicyAgent(bundle.for_schema(schema)) for module, schema in schemas.items()}
+                contests += [(name, "greedy", players), (name, "sampled", players)]
+            else:
+                players = {module: make_agent(name, schema) for module, schema in schemas.items()}
+                contests.append((name, "sampled", players))
 
-    say(f"{found.name} of {checkpoint}, {info.env_steps:,} environment steps, on {env_name}, seed {seed}")
+    say(f"{trained.title}, {trained.env_steps:,} environment steps, on {trained.env}, seed {seed}")
     summaries = []
     for name, mode, players in contests:
         with ProgressDisplay(console, "episodes") as display:
@@ -211,15 +219,48 @@ def evaluate(
                 greedy=mode == "greedy",
                 on_episode=partial(display.show, words=f"{name} {mode}"),
             )
-        summaries.append(summarize(records, env=env_name, policy=name, mode=mode, seed=seed, control=arena.control))
+        summaries.append(summarize(records, env=trained.env, policy=name, mode=mode, seed=seed, control=arena.control))
     arena.close()
     Console().print(make_table(summaries))
     if json_file is not None:
         write_json(json_file, summaries)
         say(f"Records:    {json_file}")
-    if tensorboard:
-        log_summaries(run, summaries[:2], info.env_steps)
-        say(f"Curves:     tensorboard --logdir {run}")
+    if tensorboard and trained.curves is not None:
+        log_summaries(trained.curves, summaries[:2], trained.env_steps)
+        say(f"Curves:     tensorboard --logdir {trained.curves}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run folder (its newest checkpoint is taken) or one checkpoint folder in it.")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The bundle's folder.")],
+    policy: Annotated[
+        str | None, typer.Option(metavar="MODULE_ID", help="Which policy, where several were trained.")
+    ] = None,
+    onnx: Annotated[
+        bool,
+        typer.Option("--onnx/--no-onnx", help="Write policy.onnx, too; it needs the packages of the extra 'export'."),
+    ] = True,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there already.")] = False,
+) -> None:
+    """Write a checkpoint's policy as a bundle, which others can load without Ray, without pickle and without trust.
+
+    [bold]Examples[/bold]
+
+    perceiver-rl export runs/2s3z bundles/2s3z
+
+    perceiver-rl evaluate bundles/2s3z --against heuristic,random
+    """
+    with _clear_errors():
+        from perceiver_rl.rllib.export import export_checkpoint
+
+        exported = export_checkpoint(checkpoint, folder, module=policy, onnx=onnx, force=force)
+    say(f"Bundle:     {folder}, policy {exported.policy} of {exported.checkpoint}")
+    if exported.evaluation_left_out:
+        say(f"Left out:   {exported.evaluation_left_out}")
+    say(f"Evaluate:   perceiver-rl evaluate {folder}")
 
 
 @app.command()

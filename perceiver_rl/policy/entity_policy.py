@@ -132,6 +132,7 @@ class EntityPolicy(nn.Module):
         self.schema = schema
         self.extra_queries = {name: tuple(types) for name, types in (extra_queries or {}).items()}
         self._check_extra_queries()
+        self.config = config
         self.packing = config.packing
         dim = config.token_dim
         self.views: ViewEmbedding | None = ViewEmbedding(schema, dim) if schema.control == "decentralized" else None
@@ -218,6 +219,12 @@ class EntityPolicy(nn.Module):
         memory = read(self.encoder, source, packing=self.packing)
         answers = self.encoder.decode(memory, self.queries.parts["value"](len(memory.values)))
         return self._squad_value(self.value_head(answers).flatten(), views, observation)
+
+    def with_slots(self, schema: EntitySchema) -> EntityPolicy:
+        """A policy with the same weights for a schema that differs in numbers of slots (`max_count`) alone."""
+        other = EntityPolicy(schema, self.config, self.extra_queries).to(next(self.parameters()).device)
+        other.load_state_dict(self.state_dict())
+        return other.train(self.training)
 
     def _source(self, observation: Mapping[str, Tensor]) -> tuple[TokenSource, Views | None]:
         """What actors see: all of a squad the same, or each one its own view."""

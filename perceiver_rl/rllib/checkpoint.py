@@ -14,10 +14,11 @@ from typing import Any
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModule
 
-from perceiver_rl.entities import EntitySchema, EntityType, Feature
+from perceiver_rl.entities import EntitySchema
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.rllib.module import PerceiverRLModule
 from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, CHECKPOINTS, FORMAT
+from perceiver_rl.schema_differences import require_same_but_slots
 
 logger = logging.getLogger(__name__)
 
@@ -273,53 +274,5 @@ def require_playable(info: CheckpointInfo, schema: EntitySchema, module: str | N
     Raises:
         ValueError: The message lists what differs.
     """
-    differences = list(_differences(info.schemas[info.module_or_only_one(module)], schema))
-    if differences:
-        raise ValueError(
-            f"checkpoint {info.path}, trained in {info.env!r}: the environment's schema is another one: "
-            f"{'; '.join(differences)}. Evaluate it in {info.env!r}, or train a policy for this environment"
-        )
-
-
-def _differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
-    """What differs, in words."""
-    of_trained = {each.name: each for each in trained.entity_types}
-    of_given = {each.name: each for each in given.entity_types}
-    if list(of_trained) != list(of_given):
-        yield _differ("entity types", ", ".join(of_trained), ", ".join(of_given))
-    for name in of_trained.keys() & of_given.keys():
-        yield from _differences_of_type(of_trained[name], of_given[name])
-    for what, mine, theirs in (
-        ("actors", trained.actors, given.actors),
-        ("verbs", trained.verbs, given.verbs),
-        (
-            "targeted verbs",
-            [f"{verb.name} {verb.target}" for verb in trained.targeted_verbs],
-            [f"{verb.name} {verb.target}" for verb in given.targeted_verbs],
-        ),
-        ("globals", _ranges(trained.globals), _ranges(given.globals)),
-        ("control", [trained.control], [given.control]),
-        ("relative features", _ranges(trained.relative), _ranges(given.relative)),
-        ("privileged", trained.privileged, given.privileged),
-    ):
-        if mine != theirs:
-            yield _differ(what, ", ".join(mine), ", ".join(theirs))
-
-
-def _differences_of_type(trained: EntityType, given: EntityType) -> Iterator[str]:
-    where = f"entity type {trained.name!r}"
-    if trained.feature_names != given.feature_names:
-        yield _differ(f"{where}, features", ", ".join(trained.feature_names), ", ".join(given.feature_names))
-        return
-    ranges = zip(_ranges(trained.features), _ranges(given.features), strict=True)
-    for mine, theirs in ranges:
-        if mine != theirs:
-            yield _differ(f"{where}, range of a feature", mine, theirs)
-
-
-def _ranges(features: tuple[Feature, ...]) -> list[str]:
-    return [f"{each.name} [{each.low:g}, {each.high:g}]" for each in features]
-
-
-def _differ(what: str, trained: str, given: str) -> str:
-    return f"{what}: got {given or 'none'}, trained with {trained or 'none'}"
+    trained = info.schemas[info.module_or_only_one(module)]
+    require_same_but_slots(trained, schema, f"checkpoint {info.path}, trained in {info.env!r}", info.env)

@@ -1,0 +1,96 @@
+"""What is evaluated: the policies of a checkpoint, or the policy of a bundle, behind one face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perceiver_rl.bundle import is_bundle, load_policy
+from perceiver_rl.entities import EntitySchema
+from perceiver_rl.policy.entity_policy import EntityPolicy
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained policy, or several that play together."""
+
+    title: str
+    """Which one, for a reader."""
+    name: str
+    """In a table."""
+    env: str
+    """Environment to play in."""
+    env_config: dict[str, Any]
+    env_steps: int
+    """Environment steps that it was trained for."""
+    agents: dict[str, str]
+    """Module id of each agent of a multi-agent environment; empty for a squad."""
+    module: str | None
+    """Module id of a squad's policy; None for many agents."""
+    policy: Callable[[EntitySchema, str], EntityPolicy]
+    """The policy of a module id for an environment's schema; raises ValueError if that differs in more than slots."""
+    curves: Path | None
+    """Folder of the training's curves; None if there are none."""
+
+
+def find_trained(path: Path, env: str | None = None) -> Trained:
+    """What is meant by a path.
+
+    Args:
+        path: A bundle, a run folder, or one checkpoint.
+        env: Environment to play in; None for the one trained in. Where that is an import string, a bundle does not get it
+            imported by itself: it must be given here.
+
+    Raises:
+        ValueError: If there is nothing whole, or the environment must be given.
+    """
+    return _of_bundle(path, env) if is_bundle(path) else _of_checkpoint(path, env)
+
+
+def _of_checkpoint(path: Path, env: str | None) -> Trained:
+    from perceiver_rl.rllib import checkpoint as checkpoints  # Ray takes seconds to import, and bundles do without
+    from perceiver_rl.rllib.run_folder import run_of
+
+    found = checkpoints.find_checkpoint(path)
+    info = checkpoints.load_info(found)
+    run = run_of(found)
+    return Trained(
+        title=f"{found.name} of {path}",
+        name=run.name,
+        env=env or info.env,
+        env_config=info.env_config,
+        env_steps=info.env_steps,
+        agents=info.agents,
+        module=None if info.agents else info.module_or_only_one(None),
+        policy=lambda schema, module: checkpoints.load_policy(found, schema, module),
+        curves=run,
+    )
+
+
+def _of_bundle(path: Path, env: str | None) -> Trained:
+    bundle = load_policy(path)
+    origin = bundle.provenance
+    if env is None and ":" in origin.env:
+        raise ValueError(
+            f"bundle {path}: was trained in {origin.env!r}, an import string, and a bundle does not decide which code is "
+            f"run; if you trust that code, give it yourself: --env {origin.env}"
+        )
+    others = sorted(set(origin.agents.values()) - {origin.policy})
+    if others:
+        raise ValueError(
+            f"bundle {path}: holds the policy {origin.policy!r} alone, but its environment needs {', '.join(others)}, too; "
+            "evaluate the checkpoint that it was exported from"
+        )
+    return Trained(
+        title=f"bundle {path}",
+        name=path.resolve().name,
+        env=env or origin.env,
+        env_config=origin.env_config,
+        env_steps=origin.env_steps,
+        agents=origin.agents,
+        module=None if origin.agents else origin.policy,
+        policy=lambda schema, module: bundle.for_schema(schema),
+        curves=None,
+    )

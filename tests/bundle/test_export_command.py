@@ -1,0 +1,166 @@
+"""From a checkpoint to a bundle and to an evaluation, as a user has it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from agents.presets import preset
+from perceiver_rl.bundle import load_policy, save_bundle
+from perceiver_rl.cli import app
+from perceiver_rl.configuration import to_mapping
+from perceiver_rl.rllib.checkpoint import MODULES, REQUIRED_FILES
+from perceiver_rl.rllib.checkpoint import load_policy as load_checkpoint
+from perceiver_rl.rllib.module import MODEL_CONFIG_KEY, PerceiverRLModule
+from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, FORMAT, provenance
+from tests.bundle.conftest import PROVENANCE, change_json, make_policy
+from tests.environments import COURIERS
+
+ENV = "tests.environments:make_couriers"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with one checkpoint: the module as RLlib saves it; of what else RLlib saves, nothing is read here."""
+    run = tmp_path_factory.mktemp("run") / "couriers"
+    checkpoint = run / "checkpoints" / "checkpoint_0000000064"
+    module = PerceiverRLModule(
+        observation_space=COURIERS.observation_space,
+        action_space=COURIERS.action_space,
+        model_config={MODEL_CONFIG_KEY: to_mapping(preset("tiny"))},
+    )
+    module.save_to_path(checkpoint / MODULES / "default_policy")
+    for name in REQUIRED_FILES:
+        (checkpoint / name).write_bytes(pickle.dumps({}))
+    info = {"env": ENV, "env_config": {}, "config": "configs/couriers.py", "seed": 3, "seconds": 1.5, "env_steps": 64}
+    record = {"format": FORMAT, **info, **provenance(), "schema": COURIERS.to_dict()}
+    (checkpoint / CHECKPOINT_INFO).write_text(json.dumps(record))
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "couriers"))
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def test_export__writes_the_policy_its_origin_and_its_evaluation(run: Path, tmp_path: Path) -> None:
+    (run / "evaluation.json").write_text(json.dumps([{"policy": "couriers", "win_rate": None, "return_mean": 1.25}]))
+    done = command("export", run, tmp_path / "bundle", "--no-onnx")
+    assert done.exit_code == 0, done.stderr
+    loaded = load_policy(tmp_path / "bundle")
+    origin = loaded.provenance
+    assert (origin.env, origin.config, origin.seed, origin.env_steps) == (ENV, "configs/couriers.py", 3, 64)
+    assert (origin.seconds, origin.policy, origin.versions["torch"]) == (1.5, "default_policy", torch.__version__)
+    assert loaded.evaluation == ({"policy": "couriers", "win_rate": None, "return_mean": 1.25},)
+    expected = load_checkpoint(run / "checkpoints" / "checkpoint_0000000064").state_dict()
+    torch.testing.assert_close(dict(loaded.policy.state_dict()), dict(expected), rtol=0, atol=0)
+
+    again = command("export", run, tmp_path / "bundle", "--no-onnx")
+    assert again.exit_code == 2
+    assert "there is one already; choose another folder, or replace it by --force" in again.stderr
+    assert command("export", run, tmp_path / "bundle", "--no-onnx", "--force").exit_code == 0
+
+
+def test_export__leaves_out_an_evaluation_of_another_checkpoint(run: Path, tmp_path: Path) -> None:
+    file = run / "evaluation.json"
+    file.write_text(json.dumps([{"win_rate": 1.0}]))
+    os.utime(file, (0, 0))
+    done = command("export", run, tmp_path / "bundle", "--no-onnx")
+    assert "it is older than checkpoint_0000000064; evaluate again" in done.stderr
+    assert load_policy(tmp_path / "bundle").evaluation == ()
+    os.utime(file)
+    checkpoint = run / "checkpoints" / "checkpoint_0000000064"
+    shutil.copytree(checkpoint, checkpoint.with_name("checkpoint_0000000128"))
+    done = command("export", checkpoint, tmp_path / "other", "--no-onnx")
+    assert "it is of the run's newest checkpoint, not of checkpoint_0000000064" in done.stderr
+    assert load_policy(tmp_path / "other").evaluation == ()
+
+
+def test_export__lists_the_policies_where_there_are_several(run: Path, tmp_path: Path) -> None:
+    info = run / "checkpoints" / "checkpoint_0000000064" / "perceiver_rl.json"
+    record = json.loads(info.read_text())
+    modules = info.parent / "learner_group" / "learner" / "rl_module"
+    shutil.copytree(modules / "default_policy", modules / "other")
+    record["schemas"] = {"default_policy": record["schema"], "other": record["schema"]}
+    record["agents"] = {"a": "default_policy", "b": "other"}
+    info.write_text(json.dumps(record))
+    ambiguous = command("export", run, tmp_path / "bundle", "--no-onnx")
+    assert ambiguous.exit_code == 2
+    assert (
+        "got 2 policies, of which a bundle holds one; name it by --policy, one of default_policy, other" in ambiguous.stderr
+    )
+    unknown = command("export", run, tmp_path / "bundle", "--no-onnx", "--policy", "cook")
+    assert "got policy 'cook', expected one of default_policy, other" in unknown.stderr
+    assert command("export", run, tmp_path / "bundle", "--no-onnx", "--policy", "other").exit_code == 0
+    assert load_policy(tmp_path / "bundle").provenance.policy == "other"
+    alone = command("evaluate", tmp_path / "bundle", "--env", ENV)
+    assert alone.exit_code == 2
+    assert "holds the policy 'other' alone, but its environment needs default_policy, too" in alone.stderr
+
+
+def test_evaluate__plays_a_bundle_as_its_checkpoint_and_beside_it(run: Path, tmp_path: Path) -> None:
+    bundle, rows = tmp_path / "bundle", []
+    assert command("export", run, bundle, "--no-onnx").exit_code == 0
+    before = sorted(bundle.iterdir())
+    for number, subject in enumerate((run, bundle)):
+        file = tmp_path / f"{number}.json"
+        settings = ("--env", ENV, "--episodes", 12, "--json", file, "--no-tensorboard")
+        done = command("evaluate", subject, *settings, "--against", f"random,{bundle}")
+        assert done.exit_code == 0, done.stderr
+        rows.append(json.loads(file.read_text()))
+    of_run, of_bundle = rows
+    names = [(row["policy"], row["mode"]) for row in of_bundle]
+    both = [("greedy"), ("sampled")]
+    assert names == [*(("bundle", mode) for mode in both), ("random", "sampled"), *((str(bundle), mode) for mode in both)]
+    for mine, theirs in zip(of_bundle[:2], of_run[:2], strict=True):
+        assert {**mine, "policy": ""} == {**theirs, "policy": ""}
+    for mine, beside in zip(of_bundle[:2], of_bundle[3:], strict=True):
+        assert {**mine, "policy": ""} == {**beside, "policy": ""}
+    assert sorted(bundle.iterdir()) == before, "an evaluation writes nothing into a bundle"
+
+
+def test_evaluate__runs_no_code_because_a_bundle_says_so(tmp_path: Path) -> None:
+    exploded = tmp_path / "exploded"
+    origin = replace(PROVENANCE, env="pathlib:Path.touch", env_config={"self": str(exploded)})
+    save_bundle(tmp_path / "bundle", make_policy(COURIERS), origin, onnx=False)
+    done = command("evaluate", tmp_path / "bundle")
+    assert done.exit_code == 2
+    assert "a bundle does not decide which code is run; if you trust that code, give it yourself: --env" in done.stderr
+    assert not exploded.exists()
+
+
+def test_evaluate__says_what_differs_in_another_environment(tmp_path: Path) -> None:
+    schema = replace(COURIERS, verbs=("wait", "run"))
+    save_bundle(tmp_path / "bundle", make_policy(schema), PROVENANCE, onnx=False)
+    change = {"env_config": {}}
+    change_json(tmp_path / "bundle", lambda record: record["provenance"].update(change))
+    done = command("evaluate", tmp_path / "bundle", "--env", ENV)
+    assert done.exit_code == 2
+    assert (
+        "trained in 'smax/2s3z': the environment's schema is another one: verbs: got wait, trained with wait, run"
+        in done.stderr
+    )
+
+
+def test_command__says_what_is_wrong_with_a_damaged_bundle(bundle: Path) -> None:
+    (bundle / "policy.json").write_text("{")
+    done = subprocess.run(
+        [Path(sys.executable).parent / "perceiver-rl", "evaluate", bundle], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"bundle {bundle}: policy.json: cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
