@@ -58,8 +58,8 @@ def save_bundle(
     require_bounded(policy.schema, policy.config)
     if type(policy) is not EntityPolicy or policy.extra_queries:
         raise ValueError(
-            f"policy: got a {type(policy).__name__} with extra queries {', '.join(policy.extra_queries) or 'none'}, expected "
-            "a plain EntityPolicy: a bundle has no code, so it cannot say how to build another one"
+            f"policy: got a {type(policy).__name__} with extra queries {', '.join(policy.extra_queries) or 'none'}, "
+            "expected a plain EntityPolicy: a bundle has no code, so it cannot say how to build another one"
         )
     if onnx:
         require_exportable(policy)
