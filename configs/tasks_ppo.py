@@ -85,7 +85,15 @@ def _config(env: str, total_env_steps: int, task: TaskSettings) -> PPOConfig:
 def count(total_env_steps: int = 2_000) -> PPOConfig:
     """How many beans: two thousand answers are all there is to learn from, so batches are small and used often."""
     settings = TaskSettings(
-        num_envs=100, batch=100, minibatch=50, epochs=12, lr=5e-3, entropy=0.01, value=0.1, policy_init_scale=1.0
+        num_envs=50,
+        batch=50,
+        minibatch=50,
+        epochs=12,
+        lr=1.5e-3,
+        entropy=0.03,
+        value=0.1,
+        policy_init_scale=1.0,
+        preset="small",
     )
     return _config("task/count", total_env_steps, settings)
 
@@ -115,7 +123,7 @@ def move_to_origin(total_env_steps: int = 24_000) -> PPOConfig:
     return _config("task/move_to_origin", total_env_steps, TaskSettings(num_envs=128))
 
 
-def minefield(total_env_steps: int = 200_000) -> PPOConfig:
+def minefield(total_env_steps: int = 600_000) -> PPOConfig:
     """Reach the target, step on no mine. A run of 150 thousand steps with the preset `tiny` stayed at two thirds."""
     settings = TaskSettings(num_envs=128, batch=2048, minibatch=512, lr=1e-3, gamma=0.95, entropy=0.01, preset="small")
     return _config("task/minefield", total_env_steps, settings)
