@@ -2,10 +2,11 @@
 
     python -m benchmarks.ragged
 
-Forward and backward of the policy's loss on MAgent2's largest battle, one torch thread. *Dense*: every squad has all 81
-units and faces 81. *Mixed*: squads of every size from 1 to 81, facing as many. *Agents*: the multi-agent form of the same
-units, one sample for each living one. Milliseconds are divided by the number of present actors; medians over repeats that
-take turns.
+Forward and backward of the policy's loss on MAgent2's largest battle, one torch thread. *Full*: every squad has all 81
+units and faces 81. *Mixed*: squads of every size from 1 to 81, facing as many. *Even*: as many squads and units as mixed,
+41 in each; a squad's latents cost the same however few its units are, so this is what mixing is measured by. *Agents*: the
+multi-agent form of the same battle, one sample for each living unit. Milliseconds are divided by the number of present
+actors; medians over repeats that take turns.
 """
 
 from __future__ import annotations
@@ -33,18 +34,19 @@ def main(
     model: Annotated[str, typer.Option("--preset", help="Size of the policy.")] = "small",
     repeats: Annotated[int, typer.Option(help="Measurements of each, taken in turn.", min=1)] = 7,
 ) -> None:
-    """Print milliseconds a unit of each batch, and ratios to the dense one."""
+    """Print milliseconds a unit of each batch, and what the mixed batch costs in multiples of it."""
     torch.set_num_threads(1)
     squad, unit = battle_schema("battle-45"), unit_schema("battle-45")
     random = np.random.default_rng(0)
     sizes = 1 + np.arange(squads) % UNITS
-    full = np.full(squads, UNITS)
+    full, even = np.full(squads, UNITS), np.full(squads, (UNITS + 1) // 2)
     agents = squads * 8  # views of single agents, each with those of its neighbours that live
     near, far = 1 + np.arange(agents) % UNITS, np.full(agents, UNITS)
     batches = {
-        "squads, dense": (squad, observations(squad, {"ally": full, "enemy": full}, random)),
+        "squads, full": (squad, observations(squad, {"ally": full, "enemy": full}, random)),
+        "squads, even": (squad, observations(squad, {"ally": even, "enemy": even}, random)),
         "squads, mixed": (squad, observations(squad, {"ally": sizes, "enemy": sizes}, random)),
-        "agents, dense": (unit, observations(unit, {"self": far * 0 + 1, "ally": far - 1, "enemy": far}, random)),
+        "agents, full": (unit, observations(unit, {"self": far * 0 + 1, "ally": far - 1, "enemy": far}, random)),
         "agents, mixed": (unit, observations(unit, {"self": near * 0 + 1, "ally": near - 1, "enemy": near}, random)),
     }
     policies = {id(schema): EntityPolicy(schema, preset(model)) for schema in (squad, unit)}
@@ -54,13 +56,11 @@ def main(
             seconds = _step(policies[id(schema)], observation)
             if turn:  # the first warms up
                 times[name].append(seconds)
-    print("| batch | present actors | ms / actor | of the dense batch |\n|---|---|---|---|")
-    dense = 0.0
-    for name, (schema, observation) in batches.items():
-        actors = sum(int(observation[mask_key(actor)].sum()) for actor in schema.actors)
-        cost = 1000 * median(times[name]) / actors
-        dense = cost if name.endswith("dense") else dense
-        print(f"| {name} | {actors:,} | {cost:.4f} | {cost / dense:.2f} |")
+    print("| batch | present actors | ms / actor | mixed, of this |\n|---|---|---|---|")
+    costs = {name: 1000 * median(times[name]) / _actors(*batch) for name, batch in batches.items()}
+    for name, cost in costs.items():
+        mixed = costs[f"{name.split(',')[0]}, mixed"]
+        print(f"| {name} | {_actors(*batches[name]):,} | {cost:.4f} | {mixed / cost:.2f} |")
 
 
 def observations(schema: EntitySchema, counts: dict[str, np.ndarray], random: np.random.Generator) -> dict[str, Tensor]:
@@ -78,6 +78,11 @@ def observations(schema: EntitySchema, counts: dict[str, np.ndarray], random: np
     targets = [arrays[mask_key(verb.target)][:, None] for verb in schema.targeted_verbs]
     arrays[ACTION_MASK] = actor & np.concatenate([verbs, *targets], axis=2)
     return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def _actors(schema: EntitySchema, observation: dict[str, Tensor]) -> int:
+    """Present actors of a batch."""
+    return sum(int(observation[mask_key(actor)].sum()) for actor in schema.actors)
 
 
 def _step(policy: EntityPolicy, observation: dict[str, Tensor]) -> float:

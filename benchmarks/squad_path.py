@@ -28,8 +28,8 @@ from perceiver_rl.rllib import VectorEnvRunner, module_spec, register_env, regis
 def main(
     battle: Annotated[str, typer.Option(help="Name in the family magent.")] = "battle-45",
     model: Annotated[str, typer.Option("--preset", help="Size of the policy.")] = "small",
-    num_envs: Annotated[int, typer.Option(help="Battles side by side, in both forms.", min=1)] = 8,
-    steps: Annotated[int, typer.Option(help="Steps of each battle in one measurement of the squad form.", min=1)] = 32,
+    num_envs: Annotated[int, typer.Option(help="Battles side by side, in both forms.", min=1)] = 16,
+    steps: Annotated[int, typer.Option(help="Steps of each battle in one measurement.", min=1)] = 16,
     repeats: Annotated[int, typer.Option(help="Measurements of each, taken in turn.", min=1)] = 5,
 ) -> None:
     """Print unit-steps a second of both, and the ratio."""
@@ -49,9 +49,7 @@ def main(
     )
     contenders: dict[str, Callable[[], int]] = {
         "squad: one pass for all units of a battle": lambda: _squad_units(squad, num_envs * steps),
-        "multi-agent: one pass for all agents of a battle, each on its own": lambda: _agent_units(
-            agents, max(steps // 8, 2)
-        ),
+        "multi-agent: one pass for all agents of a battle, each on its own": lambda: _agent_units(agents, steps),
     }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for sample in contenders.values():
