@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.entities import GLOBALS, VISIBILITY, EntitySchema, Observation, features_key, schema_of
-from perceiver_rl.environments import require_next_step_autoreset
-from perceiver_rl.evaluation.rollout import WON, torch_threads_of
-from perceiver_rl.infos import info_of, numbers_in
+from perceiver_rl.evaluation.rollout import torch_threads_of
+from perceiver_rl.infos import WON, info_of, numbers_in
 from perceiver_rl.nn.capture import capture_attention
 from perceiver_rl.nn.perceiver_io import PerceiverIO
 from perceiver_rl.policy.entity_policy import EntityPolicy
