@@ -1,7 +1,7 @@
 """PPO on four SMAX maps at once, centralized control: one policy for squads of three to eight, to be tried on other maps.
 
-Three marines, eight marines, two stalkers with three zealots, and five units of random kinds; docs/results.md has how it does
-on maps that it never saw.
+Three marines, eight marines, two stalkers with three zealots, and five units of random kinds; docs/results.md has how it
+does on maps that it never saw.
 """
 
 from ray.rllib.algorithms.ppo import PPOConfig
