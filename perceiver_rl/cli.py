@@ -287,7 +287,8 @@ def export(
 @app.command()
 def replay(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A run folder (its newest checkpoint is taken) or one checkpoint folder in it.")
+        Path,
+        typer.Argument(help="A run folder (its newest checkpoint is taken), one checkpoint folder in it, or a bundle."),
     ],
     env: Annotated[
         str | None,
@@ -297,12 +298,17 @@ def replay(
     seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy/--sampled", help="The best option of each actor, or a draw.")] = True,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write. Default: replay.html in the run folder.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write. Default: replay.html in the run or bundle."),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="MODULE_ID", help="Whose agents to show, where several policies play together.")
     ] = None,
 ) -> None:
     """Record episodes into one HTML file: the battle, the policy's probabilities, its value and its attention.
 
-    The file needs no network and no server; open it in a browser, and press ? there for the keys.
+    The file needs no network and no server; open it in a browser, and press ? there for the keys. Of a multi-agent
+    environment it holds what each agent saw, one after the other.
 
     [bold]Examples[/bold]
 
@@ -311,39 +317,25 @@ def replay(
     perceiver-rl replay runs/2s3z --env smax/3s5z --sampled --episodes 4 --out 3s5z.html
     """
     with _clear_errors():
-        from perceiver_rl.entities import schema_of
-        from perceiver_rl.environments import make_vector_env
-        from perceiver_rl.replay import record, write_page
-        from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info, load_policy
-        from perceiver_rl.rllib.run_folder import run_of
+        from perceiver_rl.evaluation.trained import find_trained
+        from perceiver_rl.replay import write_page
+        from perceiver_rl.replay.trained import record_trained
 
-        found = find_checkpoint(checkpoint)
-        info = load_info(found)
-        if info.agents:
-            raise ValueError(
-                f"replay: got a checkpoint of the multi-agent environment {info.env!r}, expected one of a squad, which a "
-                "vector environment plays: the views of separate agents make no one picture"
-            )
-        env_name = env or info.env
-        vector_env = make_vector_env(env_name, episodes, **info.env_config)
-        policy = load_policy(found, schema_of(vector_env.single_observation_space))
-        run = run_of(found)
-        file = out or run / "replay.html"
+        trained = find_trained(checkpoint, env)
+        file = out or (trained.curves or checkpoint) / "replay.html"
         with ProgressDisplay(console, "episodes") as display:
-            recording = record(
-                policy,
-                vector_env,
-                env_name=env_name,
-                policy_name=f"{run.name}, {info.env_steps:,} steps",
+            recording = record_trained(
+                trained,
+                episodes=episodes,
                 seed=seed,
                 greedy=greedy,
+                policy=policy,
                 on_step=lambda done, total, steps: display.show(done, total, f"step {steps}"),
             )
-        vector_env.close()
         size = write_page(recording, file)
-    for number, episode in enumerate(recording.episodes):
+    for episode in recording.episodes:
         result = {True: "  won", False: "  lost", None: ""}[episode.won]
-        say(f"Episode {number}:  {episode.length} steps, return {episode.total_reward:.2f}{result}")
+        say(f"{episode.name.capitalize()}:  {episode.length} steps, return {episode.total_reward:.2f}{result}")
     say(f"Replay:     {file} ({size / 1e6:.2f} MB)")
 
 
