@@ -23,6 +23,7 @@ from envs.magent_schema import observe, schema_of_army
 from perceiver_rl.configuration import unknown_name
 from perceiver_rl.entities import EntitySchema, Observation
 from perceiver_rl.scene import SCENE, Scene
+from perceiver_rl.vector_arguments import checked_actions, seed_of_each
 
 MAP_SIZES = range(16, 46)
 SIDES = ("random", "red", "blue")
@@ -141,7 +142,7 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
             The first observations, and no infos.
         """
         super().reset(seed=int(seed) if isinstance(seed, (int, np.integer)) else None)
-        seeds = self._seeds(seed)
+        seeds = seed_of_each(seed, self.num_envs, f"magent/{self.name}")
         before = self._random or [np.random.default_rng() for _ in seeds]
         self._random = [
             random if each is None else np.random.default_rng(each) for random, each in zip(before, seeds, strict=True)
@@ -177,7 +178,7 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
         """`step`, with infos in every step; the arguments and errors are the same."""
         if not self._random:
             raise gymnasium.error.ResetNeeded("step: the environment was never reset; call reset() first")
-        options = self._checked(actions)
+        options = checked_actions(self.schema, actions, self.num_envs, f"magent/{self.name}")
         battle, playing = np.arange(self.num_envs), ~self._ended
         own, others = self._fields
         orders = np.empty(self._health.shape, np.int32)
@@ -228,36 +229,6 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
             if not self._ended[index]:
                 random.random(shape, np.float32, out=numbers[index])
         return numbers
-
-    def _checked(self, actions: ArrayLike) -> NDArray[np.integer[Any]]:
-        options = np.asarray(actions)
-        expected = (self.num_envs, self.schema.max_actors)
-        if options.shape != expected or not np.issubdtype(options.dtype, np.integer):
-            raise ValueError(
-                f"actions of magent/{self.name}: got {options.dtype} of shape {list(options.shape)}, "
-                f"expected one integer option for each ally, shape [num_envs, allies] = {list(expected)}"
-            )
-        if options.min() < 0 or options.max() >= self.schema.num_options:
-            unknown = (options < 0) | (options >= self.schema.num_options)
-            env, actor = (int(index) for index in np.argwhere(unknown)[0])
-            raise ValueError(
-                f"actions of magent/{self.name}, environment {env}, {self.schema.actor_name(actor)}: got "
-                f"option {options[env, actor]}, expected 0 to {self.schema.num_options - 1}"
-            )
-        return options
-
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + index for index in range(self.num_envs)]
-        seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(
-                f"seed of magent/{self.name}: got {len(seeds)} seeds, expected one integer, or one seed "
-                f"for each of the {self.num_envs} environments"
-            )
-        return seeds
 
 
 class BattleEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):

@@ -31,6 +31,7 @@ from perceiver_rl.entities import (
 )
 from perceiver_rl.infos import UNITS
 from perceiver_rl.scene import SCENE, Scene
+from perceiver_rl.vector_arguments import checked_actions, seed_of_each
 
 if TYPE_CHECKING:
     from envs.smax_dynamics import Battles, Outcome, SmaxDynamics
@@ -173,7 +174,7 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
             The first observations, and no infos.
         """
         super().reset(seed=int(seed) if isinstance(seed, (int, np.integer)) else None)
-        seeds = self._seeds(seed)
+        seeds = seed_of_each(seed, self.num_envs, f"smax/{self.map_name}")
         keys = np.stack([_key(each) for each in seeds])
         if self.battles is not None:
             keep = np.array([each is None for each in seeds])
@@ -208,41 +209,12 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
         """`step`, told as the dynamics tell it; the arguments and errors are the same."""
         if self.battles is None:
             raise gymnasium.error.ResetNeeded("step: the environment was never reset; call reset() first")
-        self.battles, outcome = self.dynamics.step(self.battles, self._checked(actions))
+        options = checked_actions(self.schema, actions, self.num_envs, f"smax/{self.map_name}")
+        self.battles, outcome = self.dynamics.step(self.battles, options.astype(np.int32))
         return outcome
 
     def _no_action(self) -> NDArray[np.int32]:
         return np.zeros((self.num_envs, self.schema.max_actors), np.int32)
-
-    def _checked(self, actions: ArrayLike) -> NDArray[np.int32]:
-        options = np.asarray(actions)
-        expected = (self.num_envs, self.schema.max_actors)
-        if options.shape != expected or not np.issubdtype(options.dtype, np.integer):
-            raise ValueError(
-                f"actions of smax/{self.map_name}: got {options.dtype} of shape {list(options.shape)}, "
-                f"expected one integer option for each ally, shape [num_envs, allies] = {list(expected)}"
-            )
-        if options.min() < 0 or options.max() >= self.schema.num_options:
-            unknown = (options < 0) | (options >= self.schema.num_options)
-            env, actor = (int(index) for index in np.argwhere(unknown)[0])
-            raise ValueError(
-                f"actions of smax/{self.map_name}, environment {env}, {self.schema.actor_name(actor)}: got "
-                f"option {options[env, actor]}, expected 0 to {self.schema.num_options - 1}"
-            )
-        return options.astype(np.int32)
-
-    def _seeds(self, seed: int | Sequence[int | None] | None) -> list[int | None]:
-        if seed is None:
-            return [None] * self.num_envs
-        if isinstance(seed, (int, np.integer)):
-            return [int(seed) + index for index in range(self.num_envs)]
-        seeds = list(seed)
-        if len(seeds) != self.num_envs:
-            raise ValueError(
-                f"seed of smax/{self.map_name}: got {len(seeds)} seeds, expected one integer, or one seed "
-                f"for each of the {self.num_envs} environments"
-            )
-        return seeds
 
 
 class SmaxEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):

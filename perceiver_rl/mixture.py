@@ -36,6 +36,7 @@ from perceiver_rl.entities import (
 from perceiver_rl.infos import WON
 from perceiver_rl.scene import SCENE
 from perceiver_rl.schema_differences import differences
+from perceiver_rl.vector_arguments import checked_actions, seed_of_each
 
 SEPARATOR = "+"
 """Between the names of a mixture's members: `"smax/3m+smax/2s3z"`."""
@@ -135,14 +136,12 @@ class MixedVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[An
             options: Given to each environment.
         """
         super().reset(seed=int(seed) if isinstance(seed, (int, np.integer)) else None)
+        seeds = seed_of_each(seed, self.num_envs, "a mixture")
         results = {}
         for name, env in self.envs.items():
-            rows = self._rows[name]
-            if seed is None or isinstance(seed, (int, np.integer)):
-                own: Any = None if seed is None else int(seed) + rows.start
-            else:
-                own = list(seed)[rows]
-            results[name] = env.reset(seed=own, options=options)
+            own = seeds[self._rows[name]]
+            # an integer where it will do: not every environment takes a sequence
+            results[name] = env.reset(seed=own[0] if _counts_up(own) else own, options=options)  # type: ignore[arg-type]
         observations = {name: observation for name, (observation, _) in results.items()}
         return self._together(observations), self._infos({name: infos for name, (_, infos) in results.items()})
 
@@ -157,18 +156,7 @@ class MixedVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[An
         Raises:
             ValueError: If actions have another shape, or an option does not exist.
         """
-        options = np.asarray(actions)
-        expected = (self.num_envs, self.schema.max_actors)
-        if options.shape != expected or not np.issubdtype(options.dtype, np.integer):
-            raise ValueError(
-                f"actions of a mixture: got {options.dtype} of shape {list(options.shape)}, expected integers of shape "
-                f"[num_envs, max_actors] = {list(expected)}"
-            )
-        if options.min() < 0 or options.max() >= self.schema.num_options:
-            raise ValueError(
-                f"actions of a mixture: got options from {options.min()} to {options.max()}, expected 0 to "
-                f"{self.schema.num_options - 1}"
-            )
+        options = checked_actions(self.schema, actions, self.num_envs, "a mixture")
         results = {name: env.step(self._slots[name].actions(options[self._rows[name]])) for name, env in self.envs.items()}
         observations, infos = ({name: each[part] for name, each in results.items()} for part in (0, 4))
         reward, terminated, truncated = (np.concatenate([each[part] for each in results.values()]) for part in (1, 2, 3))
@@ -245,3 +233,10 @@ class _Slots:
         into[ACTION_MASK][:, self.actors[:, None], self.options] = observation[ACTION_MASK]
         if VISIBILITY in into:
             into[VISIBILITY][:, self.actors[:, None], self.entities] = observation[VISIBILITY]
+
+
+def _counts_up(seeds: Sequence[int | None]) -> bool:
+    """Whether an integer seed would give the same, or there is none."""
+    if seeds[0] is None:
+        return all(each is None for each in seeds)
+    return list(seeds) == list(range(seeds[0], seeds[0] + len(seeds)))

@@ -144,7 +144,7 @@ def test_mixture__refuses_actions_that_do_not_exist() -> None:
     env.reset(seed=0)
     with pytest.raises(ValueError, match=r"actions of a mixture: got .* of shape \[2, 1\], expected"):
         env.step(np.zeros((2, 1), int))
-    with pytest.raises(ValueError, match=r"got options from 0 to \d+, expected 0 to"):
+    with pytest.raises(ValueError, match=r"actions of a mixture, environment 1, ally 0: got option \d+, expected 0 to"):
         env.step(np.full((2, env.schema.max_actors), env.schema.num_options) * np.array([[0], [1]]))
 
 

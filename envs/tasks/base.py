@@ -17,6 +17,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from perceiver_rl.entities import ACTION_MASK, EntitySchema, Observation
+from perceiver_rl.vector_arguments import checked_actions
 
 State = dict[str, NDArray[Any]]
 """Every episode of a batch, as arrays with a leading axis of episodes."""
@@ -161,19 +162,7 @@ class TaskVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
 
     def _checked(self, actions: ArrayLike) -> NDArray[np.int64]:
         """The option of each environment's actor, `NO_OPTION` where it is not legal."""
-        options = np.asarray(actions)
-        if options.shape != (self.num_envs, 1) or not np.issubdtype(options.dtype, np.integer):
-            raise ValueError(
-                f"actions of task/{self.name}: got {options.dtype} of shape {list(options.shape)}, expected one integer "
-                f"option for each environment's actor, shape [num_envs, 1] = [{self.num_envs}, 1]"
-            )
-        choice = options[:, 0].astype(np.int64)
-        unknown = np.flatnonzero((choice < 0) | (choice >= self.schema.num_options))
-        if len(unknown):
-            raise ValueError(
-                f"actions of task/{self.name}, environment {unknown[0]}: got option {choice[unknown[0]]}, expected 0 to "
-                f"{self.schema.num_options - 1}"
-            )
+        choice = checked_actions(self.schema, actions, self.num_envs, f"task/{self.name}")[:, 0]
         legal = np.take_along_axis(self._legal, choice[:, None], axis=1)[:, 0]
         return np.where(legal, choice, NO_OPTION)
 

@@ -429,7 +429,7 @@ def test_actions__of_another_shape_or_beyond_the_options_are_refused() -> None:
     with pytest.raises(gymnasium.error.ResetNeeded, match=r"call reset\(\) first"):
         env.step(stay(env))
     env.reset(seed=0)
-    with pytest.raises(ValueError, match=r"got int64 of shape \[2, 5\], expected one integer option for each ally"):
+    with pytest.raises(ValueError, match=r"got int64 of shape \[2, 5\], expected one integer option for each actor"):
         env.step(np.zeros((2, 5), int))
     actions = stay(env)
     actions[1, 4] = 19

@@ -93,7 +93,7 @@ def test_step__says_what_is_wrong_with_an_action() -> None:
         env.step(np.zeros((3, 1)))
     with pytest.raises(ValueError, match=r"actions of task/xor: got int64 of shape \[3\], expected .* = \[3, 1\]"):
         env.step(np.zeros(3, int))
-    with pytest.raises(ValueError, match="actions of task/xor, environment 1: got option 2, expected 0 to 1"):
+    with pytest.raises(ValueError, match="actions of task/xor, environment 1, gate 0: got option 2, expected 0 to 1"):
         env.step(np.array([[0], [2], [0]]))
 
 
