@@ -406,7 +406,7 @@ def test_seed__may_be_given_for_each_environment() -> None:
         starts.append(observation["entities/enemy"])
     np.testing.assert_array_equal(starts[0][:2], starts[1][:2])
     assert not np.array_equal(starts[1][0], starts[1][1])
-    with pytest.raises(ValueError, match="got 2 seeds, expected one integer, or one seed for each of the 3"):
+    with pytest.raises(ValueError, match="got 2 seeds, expected one integer, or one seed for each of 3"):
         env.reset(seed=[1, 2])
 
 
