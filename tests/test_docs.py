@@ -1,0 +1,181 @@
+"""The documentation site builds without a warning, loads nothing from the network, and says what the code does."""
+
+import ast
+import doctest
+import importlib
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mkdocs", reason="pip install 'perceiver-rl[docs]'")
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def build(folder: Path, config: Path = ROOT / "mkdocs.yml") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(config), "--site-dir", str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = build(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+class Page(HTMLParser):
+    """What a page links to, loads, and has anchors for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value for name, value in attrs if value}
+        if "id" in values:
+            self.anchors.add(values["id"])
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        self.loads += [values[name] for name in ("src", "srcset", "data") if name in values and tag != "a"]
+        if tag == "link" and values.get("rel") != "canonical" and "href" in values:
+            self.loads.append(values["href"])
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[Path, Page]:
+    return {path: Page(path) for path in site.rglob("*.html") if path.name != "404.html"}
+
+
+def test_site__loads_nothing_from_the_network(site: Path, pages: dict[Path, Page]) -> None:
+    assert len(pages) > 20
+    for path, page in pages.items():
+        assert not [each for each in page.loads if re.match(r"(https?:)?//", each)], path
+    for style in site.rglob("*.css"):
+        assert not re.findall(r"url\([\"']?https?://[^)]*\)|@import[^;]*//", style.read_text()), style
+
+
+def test_site__has_no_dead_link(site: Path, pages: dict[Path, Page]) -> None:
+    """MkDocs checks what stands in Markdown; this is what came out, the pages of files beside docs/ included."""
+    for path, page in pages.items():
+        for link in page.links:
+            if re.match(r"[a-z]+:", link):
+                continue
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name not in ("", ".") else path
+            assert target.exists(), f"{path.relative_to(site)}: {link}"
+            if anchor and target.suffix == ".html":
+                assert anchor in pages[target].anchors, f"{path.relative_to(site)}: {link}"
+
+
+def test_site__shows_the_files_that_pages_link_to(site: Path, pages: dict[Path, Page]) -> None:
+    shown = (site / "source/perceiver_rl/policy/embedding.py.html").read_text()
+    assert "EntityEmbedding" in shown
+    assert "../source/configs/tasks_ppo.py.html" in pages[site / "tasks.html"].links or (
+        "source/configs/tasks_ppo.py.html" in pages[site / "tasks.html"].links
+    )
+    listed = pages[site / "source/envs/tasks/index.html"].links
+    assert "xor.py.html" in listed
+
+
+PACKAGES = ("nn", "rllib", "evaluation", "bundle", "replay")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_api__has_every_public_name_of_a_package(package: str, site: Path, pages: dict[Path, Page]) -> None:
+    public = importlib.import_module(f"perceiver_rl.{package}").__all__
+    assert public
+    anchors = pages[site / f"api/{package}.html"].anchors
+    missing = [name for name in public if f"perceiver_rl.{package}.{name}" not in anchors]
+    assert not missing
+
+
+MODULES = {
+    "entities": ("perceiver_rl.entities",),
+    "testing": ("perceiver_rl.testing",),
+    "pettingzoo": ("perceiver_rl.pettingzoo",),
+    "policy": tuple(
+        f"perceiver_rl.policy.{path.stem}" for path in (ROOT / "perceiver_rl/policy").glob("*.py") if path.stem != "__init__"
+    ),
+    "agents": ("agents.presets", "agents.registry", "agents.scripted", "agents.hunter"),
+    "envs": ("envs.registry", "envs.smax", "envs.magent", "envs.kaz", "envs.mpe", "envs.tasks"),
+}
+
+
+@pytest.mark.parametrize("page", MODULES)
+def test_api__has_every_public_class_and_function_of_a_module(page: str, site: Path, pages: dict[Path, Page]) -> None:
+    anchors = pages[site / f"api/{page}.html"].anchors
+    for module in MODULES[page]:
+        path = ROOT / module.replace(".", "/")
+        tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text())
+        public = [
+            node.name
+            for node in tree.body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+        ]
+        missing = [name for name in public if f"{module}.{name}" not in anchors]
+        assert not missing, module
+
+
+@pytest.fixture
+def small_site(tmp_path: Path) -> Path:
+    """A folder of pages with our settings: `page.md` is the only page."""
+    config = tmp_path / "mkdocs.yml"
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    inherit = os.path.relpath(ROOT / "mkdocs.yml", tmp_path)
+    hook = DOCS / "hooks/outside_links.py"
+    config.write_text(f"INHERIT: {inherit}\ndocs_dir: docs\nnav: [page.md]\nextra_css: []\nwatch: []\nhooks: ['{hook}']\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        ("[there](nowhere.md)", "nowhere.md"),
+        ("# A\n\n[there](#nowhere)", "#nowhere"),
+        ("[there](../nowhere/run.json)", "nowhere/run.json"),
+        ("[there][perceiver_rl.nn.Nothing]", "perceiver_rl.nn.Nothing"),
+        ("::: perceiver_rl.nothing", "perceiver_rl.nothing"),
+    ],
+)
+def test_build__fails_on_what_is_not_there(text: str, warning: str, small_site: Path) -> None:
+    (small_site / "docs/page.md").write_text(text + "\n")
+    done = build(small_site / "site", small_site / "mkdocs.yml")
+    assert done.returncode != 0
+    assert warning in done.stderr
+
+
+def fences(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def test_front_page__says_what_the_readme_says() -> None:
+    """The README's code is tested; what stands here stands there."""
+    readme = (ROOT / "README.md").read_text()
+    for language in ("bash", "python"):
+        blocks = fences("docs/index.md", language)
+        assert blocks
+        assert all(block in readme for block in blocks)
+
+
+@pytest.mark.parametrize("page", ["docs/concepts.md", "docs/internals.md"])
+def test_page__prints_what_it_says(page: str) -> None:
+    blocks = fences(page, "pycon")
+    assert len(blocks) >= 3
+    session = "\n".join(blocks)
+    test = doctest.DocTestParser().get_doctest(session, {}, page, page, 0)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    failures: list[str] = []
+    runner.run(test, out=failures.append)
+    assert not runner.failures, "".join(failures)
