@@ -22,6 +22,8 @@ INSTALLED = $(if $(wildcard $(DEV)),$(DEV),$(RUNTIME))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Material warns of MkDocs 2 in every build; constraints.txt pins the first (docs/decisions.md).
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow check format bench docs docs-serve tensorboard clean

@@ -1,8 +1,9 @@
 """Docstrings as the site's Markdown wants them; in the code they are written to be read as they stand.
 
-Two things of the house style mean nothing to Markdown. A paragraph `Source: …` (in environments also `Observation: …`,
-`Action: …`) whose further lines are indented would become a box with half a sentence as its title. And `text::` before
-an indented drawing is a sign of another markup.
+Three things of the house style mean something else to Markdown. A paragraph `Source: …` (in environments also
+`Observation: …`, `Action: …`) whose further lines are indented would become a box with half a sentence as its title. An
+example that begins with `>>>` would be a quotation in a quotation in a quotation. And `text::` before an indented drawing is
+a sign of another markup.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import griffe
 SECTIONS = {"Args", "Attributes", "Example", "Examples", "Raises", "Returns", "Yields"}
 """What the site shows as lists of its own."""
 
+EXAMPLE = re.compile(r"^>>> .*(?:\n(?!```)\S.*)*", re.MULTILINE)
 TERM = re.compile(r"^(?P<name>[A-Z][a-z]+(?: [a-z]+)?): (?P<text>\S.*(?:\n {4,}\S.*)*)$", re.MULTILINE)
 
 
@@ -28,7 +30,8 @@ class PlainMarkdown(griffe.Extension):
 
 
 def to_markdown(docstring: str) -> str:
-    """A docstring with its terms in bold, and single colons before drawings."""
+    """A docstring with its terms in bold, examples in fences, and single colons before drawings."""
+    docstring = EXAMPLE.sub(r"\n```pycon\n\g<0>\n```", docstring)
     return TERM.sub(_term, docstring).replace("::\n\n    ", ":\n\n    ")
 
 
@@ -36,4 +39,4 @@ def _term(match: re.Match[str]) -> str:
     if match["name"] in SECTIONS:
         return match[0]
     text = re.sub(r"\n +", "\n", match["text"])
-    return f"\n**{match['name']}:** {text}\n"
+    return f"\n**{match['name']}:** {text}"
