@@ -7,7 +7,6 @@ an error of the build. The project's README is the site's front page.
 
 from __future__ import annotations
 
-import logging
 import os
 import posixpath
 import re
@@ -17,8 +16,6 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
-
-log = logging.getLogger("mkdocs.hooks.outside_links")
 
 SHOWN = "source"
 """Folder of the site for files from beside `docs/`."""
@@ -38,7 +35,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     done = {places.root / "README.md"}
     while waiting:
         path = waiting.pop()
-        if path in done or not path.exists():  # the latter is told where the link stands, by `on_page_markdown`
+        if path in done or not path.exists():
             continue
         done.add(path)
         content = places.listing(path) if path.is_dir() else places.text(path)
@@ -59,11 +56,8 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
     def leads(link: re.Match[str]) -> str:
         path = _resolve(link["path"], source)
-        if path.is_relative_to(places.docs) and source.is_relative_to(places.docs):
-            return link["path"]  # MkDocs' own
-        if not path.exists():
-            log.warning("%s: a link leads to %s, which is not there", page.file.src_uri, link["path"])
-            return link["path"]
+        if not path.exists() or (path.is_relative_to(places.docs) and source.is_relative_to(places.docs)):
+            return link["path"]  # MkDocs' own, which it finds or warns of
         return posixpath.relpath(places.uri(path), posixpath.dirname(page.file.src_uri))
 
     return LINK.sub(leads, markdown)

@@ -13,6 +13,7 @@ from perceiver_rl.evaluation.parallel import RETURN_PER_AGENT
 from perceiver_rl.evaluation.rollout import EpisodeRecord
 
 Mode = Literal["greedy", "sampled"]
+"""How actions are chosen: each actor's most probable option, or a draw."""
 
 CONFIDENCE = 0.95
 
