@@ -111,6 +111,17 @@ def test_api__has_every_public_name(page: str, site: Path, pages: dict[Path, Pag
     assert not missing
 
 
+def test_api__shows_docstrings_in_the_house_style_as_they_are_meant(site: Path) -> None:
+    for page in API:
+        html = (site / f"api/{page}.html").read_text()
+        assert "<blockquote" not in html, f"{page}: an example is not in a fence"
+        assert "admonition" not in html, f"{page}: a paragraph became a box"
+    environments = (site / "api/envs.html").read_text()
+    assert "<strong>Observation:</strong> what the squad's living allies see together" in environments
+    assert '<span class="gp">&gt;&gt;&gt; </span>' in environments
+    assert "<code>token_dim</code>:</p>" in (site / "api/policy.html").read_text()
+
+
 def public_names(module: str) -> list[str]:
     """What is in `__all__`, or else every class and function without an underscore; read, not imported."""
     path = ROOT / module.replace(".", "/")

@@ -17,7 +17,8 @@ SECTIONS = {"Args", "Attributes", "Example", "Examples", "Raises", "Returns", "Y
 """What the site shows as lists of its own."""
 
 EXAMPLE = re.compile(r"^>>> .*(?:\n(?!```)\S.*)*", re.MULTILINE)
-TERM = re.compile(r"^(?P<name>[A-Z][a-z]+(?: [a-z]+)?): (?P<text>\S.*(?:\n {4,}\S.*)*)$", re.MULTILINE)
+TERM = re.compile(r"(?<=\n)(?P<name>[A-Z][a-z]+(?: [a-z]+)?): (?P<text>\S.*(?:\n {4,}\S.*)*)$", re.MULTILINE)
+"""Not the first line, which is the summary whatever it begins with."""
 
 
 class PlainMarkdown(griffe.Extension):
