@@ -72,9 +72,10 @@ def run_task(
     from envs.tasks import make_vec
     from perceiver_rl.evaluation.agent import PolicyAgent
     from perceiver_rl.evaluation.rollout import evaluate
+    from perceiver_rl.provenance import provenance
     from perceiver_rl.rllib.checkpoint import load_policy
     from perceiver_rl.rllib.config_file import default_steps, load_factory
-    from perceiver_rl.rllib.run_folder import RunFolder, RunSettings, provenance
+    from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
     from perceiver_rl.rllib.training import prepare, train
 
     config = f"configs.tasks_ppo:{task}"

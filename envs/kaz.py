@@ -18,6 +18,7 @@ Truncation: after `max_cycles` steps.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from perceiver_rl.pettingzoo import AgentView, EntityParallelEnv
+from perceiver_rl.scene import ORIGIN, Look, Scene
 
 MEMBERS = ("default",)
 VERBS = ("forward", "backward", "turn_counterclockwise", "turn_clockwise", "attack", "wait")
@@ -119,7 +121,23 @@ def make_parallel(
         )
     sizes = {"num_archers": num_archers, "num_knights": num_knights, "max_arrows": max_arrows, "max_zombies": max_zombies}
     core = _Kaz(**sizes, **options, obs_method="vector-masked")
-    return EntityParallelEnv(aec_to_parallel(core), kaz_schema(**sizes), observe)
+    return EntityParallelEnv(aec_to_parallel(core), kaz_schema(**sizes), observe, scene=kaz_scene())
+
+
+def kaz_scene() -> Scene:
+    """An agent's view, which turns with it: its heading is up, lengths are in screen heights."""
+    here = Look(position=("aside", "ahead"))
+    comrade = replace(here, side="own")
+    return Scene(
+        {
+            "self": Look(side="own", position=ORIGIN, kinds=("is_archer", "is_knight")),
+            "archer": comrade,
+            "knight": comrade,
+            "zombie": replace(here, side="other"),
+            "arrow": here,
+            "sword": here,
+        }
+    )
 
 
 def observe(rows: NDArray[np.float64], agent: str, info: Mapping[str, Any]) -> AgentView:

@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
-from envs.smax_schema import MAP_SIDE, MapSize, schema_of_size
+from envs.smax_schema import MAP_SIDE, UNIT_KINDS, MapSize, schema_of_size
 from perceiver_rl.entities import (
     ACTION_MASK,
     GLOBALS,
@@ -29,6 +29,7 @@ from perceiver_rl.entities import (
     features_key,
     mask_key,
 )
+from perceiver_rl.infos import UNITS
 from perceiver_rl.scene import SCENE, Scene
 
 if TYPE_CHECKING:
@@ -92,8 +93,10 @@ class SmaxVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any
     that ignores its action, returns the first observation of a new episode, reward 0, and neither terminated
     nor truncated.
     Infos: in a step that ends episodes, for those: `won`, `allies_left`, `enemies_left`, `damage_dealt`,
-    `damage_taken` (health lost by the enemies and by the squad, in units). Other steps have no infos, because
-    RLlib spends Python time on each of them.
+    `damage_taken` (health lost by the enemies and by the squad, in units), and under `units` arrays `[num_envs, allies]` of
+    the same for each ally: `kind`, `survived`, `kills`, `damage_dealt`, `damage_taken`. An enemy's loss and death are shared
+    among the allies that shot at it in that step. Other steps have no infos, because RLlib spends Python time on each of
+    them.
 
     Sub-environment `i` of `reset(seed=s)` plays the same battle as `SmaxEnv` with `reset(seed=s + i)`.
 
@@ -302,7 +305,9 @@ class SmaxEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):
         outcome = self._vector.advance(np.asarray(action)[None])
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._over = terminated or truncated
-        info = {key: values[0].item() for key, values in battle_infos(outcome).items()}
+        told = battle_infos(outcome)
+        units = {key: values[0] for key, values in told.pop(UNITS).items()}
+        info = {key: values[0].item() for key, values in told.items()} | {UNITS: units}
         return _first(observation_of(outcome, self.schema.control)), float(outcome.reward[0]), terminated, truncated, info
 
 
@@ -319,14 +324,21 @@ def observation_of(outcome: Outcome, control: Control) -> Observation:
     return observation | ({VISIBILITY: outcome.visibility} if control == "decentralized" else {})
 
 
-def battle_infos(outcome: Outcome) -> dict[str, NDArray[Any]]:
-    """How each battle stands, arrays `[num_envs]` by info key."""
+def battle_infos(outcome: Outcome) -> dict[str, Any]:
+    """How each battle stands: arrays `[num_envs]` by info key, and under `"units"` arrays `[num_envs, allies]`."""
     return {
         "won": outcome.won,
         "allies_left": outcome.ally_mask.sum(axis=-1),
         "enemies_left": outcome.enemy_alive.sum(axis=-1),
         "damage_dealt": outcome.damage_dealt,
         "damage_taken": outcome.damage_taken,
+        UNITS: {
+            "kind": np.array(UNIT_KINDS, object)[outcome.unit_kind.astype(int)],
+            "survived": outcome.ally_mask,
+            "kills": outcome.unit_kills,
+            "damage_dealt": outcome.unit_damage,
+            "damage_taken": outcome.unit_damage_taken,
+        },
     }
 
 

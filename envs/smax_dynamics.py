@@ -64,11 +64,13 @@ class Battles(NamedTuple):
         key: Each battle's own random stream, uint32 `[battles, 2]`; no battle's depends on
             another's.
         over: Episode has ended, bool `[battles]`: the next step starts a new one and ignores the action.
+        tally: Damage dealt and kills of each ally in this episode so far, float32 `[battles, 2, allies]`.
     """
 
     state: BattleState
     key: Array
     over: Array
+    tally: Array
 
 
 class Outcome(NamedTuple):
@@ -76,7 +78,8 @@ class Outcome(NamedTuple):
 
     Health sums are in units: an enemy at half health adds 0.5 to `damage_dealt`. Nobody heals in SMAX, so the
     damage of an episode is what its survivors lack; units that died at a wall count, as they do in SMAX's
-    reward.
+    reward. `unit_damage` and `unit_kills` are each ally's part of it: what an enemy lost in a step is shared by the
+    allies that shot at it, by the strength of their shots, and so is its death; nobody gets a part of a death at a wall.
     """
 
     ally_features: Any  # float32 [battles, allies, features]
@@ -85,6 +88,10 @@ class Outcome(NamedTuple):
     reward: Any  # float32 [battles]
     damage_dealt: Any  # float32 [battles]
     damage_taken: Any  # float32 [battles]
+    unit_kind: Any  # float32 [battles, allies], number of the unit's type
+    unit_damage: Any  # float32 [battles, allies]
+    unit_kills: Any  # float32 [battles, allies]
+    unit_damage_taken: Any  # float32 [battles, allies]
     ally_mask: Any  # bool [battles, allies]
     enemy_mask: Any  # bool [battles, enemies]
     action_mask: Any  # bool [battles, allies, options]
@@ -145,7 +152,8 @@ class SmaxDynamics:
         """
         shapes = jax.eval_shape(jax.vmap(self.env.reset), jax.ShapeDtypeStruct(keys.shape, jnp.uint32))[1]
         state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        return Battles(state, jnp.asarray(keys), jnp.ones(len(keys), bool))
+        tally = jnp.zeros((len(keys), 2, self._num_allies), jnp.float32)
+        return Battles(state, jnp.asarray(keys), jnp.ones(len(keys), bool), tally)
 
     def step(self, battles: Battles, actions: NDArray[np.int32]) -> tuple[Battles, Outcome]:
         """Advance every battle by one step, or start a new one where the last was over.
@@ -176,7 +184,7 @@ class SmaxDynamics:
     def _step_and_pack(self, battles: Battles, actions: Array) -> tuple[Battles, Array, Array]:
         keys = jax.vmap(lambda each: jax.random.split(each, 3))(battles.key)
         key, step_key, reset_key = keys[:, 0], keys[:, 1], keys[:, 2]
-        stepped, reward = jax.vmap(self._advance)(step_key, battles.state, actions)
+        stepped, reward, gained = jax.vmap(self._advance)(step_key, battles.state, actions)
         # Most steps of a small batch reset nothing, and then need not pay for a reset.
         fresh = jax.lax.cond(
             battles.over.any(),
@@ -185,21 +193,39 @@ class SmaxDynamics:
             reset_key,
         )
         state = jax.vmap(_choose)(battles.over, fresh, stepped)
-        outcome = jax.vmap(self._observe)(state, jnp.where(battles.over, 0.0, reward))
+        tally = jnp.where(battles.over[:, None, None], 0.0, battles.tally + gained)
+        outcome = jax.vmap(self._observe)(state, jnp.where(battles.over, 0.0, reward), tally)
         over = outcome.terminated | outcome.truncated
         floats: list[Array] = []
         bools: list[Array] = []
         for (kind, _), values in zip(self._fields, outcome, strict=True):
             (floats if kind == "f" else bools).append(values.reshape(-1))
-        return Battles(state, key, over), jnp.concatenate(floats), jnp.concatenate(bools)
+        return Battles(state, key, over, tally), jnp.concatenate(floats), jnp.concatenate(bools)
 
-    def _advance(self, key: Array, state: BattleState, actions: Array) -> tuple[BattleState, Array]:
+    def _advance(self, key: Array, state: BattleState, actions: Array) -> tuple[BattleState, Array, Array]:
         """One battle, one step. jaxmarl's own observation is dropped, and XLA drops the work of making it."""
         by_agent = {agent: actions[index] for index, agent in enumerate(self.env.agents)}
-        _, state, reward, _, _ = self.env.step_env(key, state, by_agent)
-        return _strong(state), reward[self.env.agents[0]]  # every ally gets the same reward
+        _, after, reward, _, _ = self.env.step_env(key, state, by_agent)
+        gained = self._shares(state.state, after.state, actions)
+        return _strong(after), reward[self.env.agents[0]], gained  # every ally gets the same reward
 
-    def _observe(self, battle: BattleState, reward: Array) -> Outcome:
+    def _shares(self, before: WorldState, after: WorldState, actions: Array) -> Array:
+        """Each ally's part of what the enemies lost in this step: damage and kills, float32 `[2, allies]`."""
+        env, allies, enemies = self.env, slice(None, self._num_allies), slice(self._num_allies, None)
+        kind = before.unit_types[allies]
+        # A cooldown falls by the time of the step, and rises by the weapon's with each shot, give or take a little chance.
+        elapsed = env.time_per_step * env.world_steps_per_env_step
+        rise = after.unit_weapon_cooldowns[allies] - before.unit_weapon_cooldowns[allies] + elapsed
+        shots = jnp.round(rise / env.unit_type_weapon_cooldowns[kind])
+        aimed = jax.nn.one_hot(actions - env.num_movement_actions, self._num_enemies)  # of moves: zeros
+        strength = aimed * (shots * env.unit_type_attacks[kind])[:, None]
+        share = strength / jnp.maximum(strength.sum(axis=0), 1e-6)
+        full = env.unit_type_health[before.unit_types[enemies]]
+        lost = (before.unit_health[enemies] - after.unit_health[enemies]) / full
+        died = before.unit_alive[enemies] & ~after.unit_alive[enemies]
+        return jnp.stack([share @ lost, share @ died.astype(jnp.float32)])
+
+    def _observe(self, battle: BattleState, reward: Array, tally: Array) -> Outcome:
         """What the squad of one battle sees and may do, and how the battle stands."""
         world: WorldState = battle.state
         allies, enemies = slice(None, self._num_allies), slice(self._num_allies, None)
@@ -226,6 +252,10 @@ class SmaxDynamics:
             reward=reward,
             damage_dealt=missing[enemies].sum(),
             damage_taken=missing[allies].sum(),
+            unit_kind=world.unit_types[allies].astype(jnp.float32),
+            unit_damage=tally[0],
+            unit_kills=tally[1],
+            unit_damage_taken=missing[allies],
             ally_mask=ally_alive,
             enemy_mask=enemy_mask,
             # jaxmarl lets the dead stop; here absent actors have no option
@@ -279,7 +309,8 @@ class SmaxDynamics:
         """Kind (`f` float32, `b` bool) and shape of each field of `Outcome`, found by tracing `_observe`."""
         key = jax.ShapeDtypeStruct((2,), jnp.uint32)
         state = jax.eval_shape(self.env.reset, key)[1]
-        outcome = jax.eval_shape(self._observe, state, jax.ShapeDtypeStruct((), jnp.float32))
+        reward, tally = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((), (2, self._num_allies)))
+        outcome = jax.eval_shape(self._observe, state, reward, tally)
         return [("b" if each.dtype == jnp.bool_ else "f", (self.num_envs, *each.shape)) for each in outcome]
 
 

@@ -19,6 +19,7 @@ VERBS = ("north", "east", "south", "west", "stop")  # in the order of SMAX's act
 # A target was within attack range (at most 6) when the attack began; both may then have moved by up to 2.1.
 _TARGET_REACH = 10.0
 
+UNIT_KINDS = ("marine", "marauder", "stalker", "zealot", "zergling", "hydralisk")  # in the order of SMAX's numbers
 UNIT_FEATURES = (
     Feature("health", 0.0, 1.0),  # fraction of the unit's full health
     Feature("x", *POSITION_RANGE),  # in map units, 0 (west) to 32 (east)
@@ -29,12 +30,7 @@ UNIT_FEATURES = (
     Feature("target_dx", -_TARGET_REACH, _TARGET_REACH),  # to what it attacked, 0 if not in view
     Feature("target_dy", -_TARGET_REACH, _TARGET_REACH),
     Feature("cooldown", 0.0, 1.0),  # fraction of the weapon's full cooldown that is left
-    Feature("is_marine", 0.0, 1.0),
-    Feature("is_marauder", 0.0, 1.0),
-    Feature("is_stalker", 0.0, 1.0),
-    Feature("is_zealot", 0.0, 1.0),
-    Feature("is_zergling", 0.0, 1.0),
-    Feature("is_hydralisk", 0.0, 1.0),
+    *(Feature(f"is_{kind}", 0.0, 1.0) for kind in UNIT_KINDS),
 )
 # Under decentralized control an offset to a target would tell where a unit is that the observer does not see. The target is
 # told as SMAX's own `unit_list` tells it: by its number, among slots that are numbered for that reason.

@@ -1,8 +1,7 @@
-"""The command line: `perceiver-rl train | evaluate | export | replay | bench`."""
+"""The command line: `perceiver-rl train | evaluate | aggregate | export | replay | bench`."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 import time
@@ -10,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from perceiver_rl.display import ProgressDisplay, describe_training
+
+if TYPE_CHECKING:
+    from perceiver_rl.evaluation.statistics import Mode
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -145,7 +147,10 @@ def evaluate(
     ],
     env: Annotated[
         str | None,
-        typer.Option(help="Another environment than the one trained on; its schema may differ in numbers of slots alone."),
+        typer.Option(
+            help="Environments to play in, separated by commas, in place of the one trained on, e.g. smax/2s3z,smax/3s5z; "
+            "their schemas may differ from it in numbers of slots alone."
+        ),
     ] = None,
     episodes: Annotated[
         int,
@@ -163,6 +168,7 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write one record for each row of the table.")
     ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The same as CSV.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Log the checkpoint's results beside its training curves.")] = True,
 ) -> None:
     """Evaluate a checkpoint or a bundle, greedy and sampled, with 95 % Wilson intervals of the win rate.
@@ -175,59 +181,74 @@ def evaluate(
     perceiver-rl evaluate runs/2s3z --episodes 512 --json runs/2s3z/evaluation.json
 
     perceiver-rl evaluate runs/2s3z/checkpoints/checkpoint_0000300000 --against heuristic,random
+
+    perceiver-rl evaluate runs/2s3z --env smax/2s3z,smax/3s5z,smax/8m --csv transfer.csv
     """
     with _clear_errors():
-        from perceiver_rl.bundle import is_bundle, load_policy
-        from perceiver_rl.evaluation.agent import Agent, PolicyAgent, make_agent
-        from perceiver_rl.evaluation.arena import Arena, ParallelArena, VectorArena
-        from perceiver_rl.evaluation.report import make_table, write_json
-        from perceiver_rl.evaluation.statistics import Mode, summarize
+        from perceiver_rl.evaluation.contests import contests_of
+        from perceiver_rl.evaluation.report import make_table, make_units_table, write_csv, write_json
         from perceiver_rl.evaluation.tensorboard import log_summaries
         from perceiver_rl.evaluation.trained import find_trained
 
         trained = find_trained(checkpoint, env)
-        arena: Arena
-        if trained.module is None:
-            num_envs = _num_envs(episodes, MAX_PARALLEL_ENVS)
-            arena = ParallelArena(trained.env, num_envs, trained.env_config, trained.agents)
-        else:
-            arena = VectorArena(trained.env, _num_envs(episodes, MAX_ENVS), trained.env_config, trained.module)
-        schemas = arena.schemas
-        contests: list[tuple[str, Mode, dict[str, Agent]]] = []
-        policies: dict[str, Agent] = {
-            module: PolicyAgent(trained.policy(schema, module)) for module, schema in schemas.items()
-        }
-        contests += [(trained.name, "greedy", policies), (trained.name, "sampled", policies)]
-        for name in filter(None, against.split(",")):
-            players: dict[str, Agent]
-            if is_bundle(Path(name)):
-                bundle = load_policy(name)
-                players = {module: PolicyAgent(bundle.for_schema(schema)) for module, schema in schemas.items()}
-                contests += [(name, "greedy", players), (name, "sampled", players)]
-            else:
-                players = {module: make_agent(name, schema) for module, schema in schemas.items()}
-                contests.append((name, "sampled", players))
+        contests = contests_of(trained, [name for name in against.split(",") if name], episodes)
 
-    say(f"{trained.title}, {trained.env_steps:,} environment steps, on {trained.env}, seed {seed}")
+    say(f"{trained.title}, {trained.env_steps:,} environment steps, on {', '.join(trained.envs)}, seed {seed}")
     summaries = []
-    for name, mode, players in contests:
+    for contest in contests:
+        words = f"{contest.policy} {contest.mode} on {contest.arena.env}"
         with ProgressDisplay(console, "episodes") as display:
-            records = arena.play(
-                players,
-                episodes_per_env=math.ceil(episodes / arena.num_envs),
-                seed=seed,
-                greedy=mode == "greedy",
-                on_episode=partial(display.show, words=f"{name} {mode}"),
-            )
-        summaries.append(summarize(records, env=trained.env, policy=name, mode=mode, seed=seed, control=arena.control))
-    arena.close()
-    Console().print(make_table(summaries))
+            summaries.append(contest.play(episodes, seed, partial(display.show, words=words)))
+    for arena in {id(contest.arena): contest.arena for contest in contests}.values():
+        arena.close()
+    out = Console()
+    out.print(make_table(summaries))
+    if any(each.units for each in summaries):
+        out.print()
+        out.print(make_units_table(summaries))
     if json_file is not None:
         write_json(json_file, summaries)
         say(f"Records:    {json_file}")
+    if csv_file is not None:
+        write_csv(csv_file, summaries)
+        say(f"Records:    {csv_file}")
     if tensorboard and trained.curves is not None:
-        log_summaries(trained.curves, summaries[:2], trained.env_steps)
+        own = [each for each, contest in zip(summaries, contests, strict=True) if contest.is_trained]
+        log_summaries(trained.curves, own, trained.env_steps)
         say(f"Curves:     tensorboard --logdir {trained.curves}")
+
+
+@app.command()
+def aggregate(
+    evaluations: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]FILE...",
+            help="What `evaluate --json` wrote, or run folders that hold it as evaluation.json, one for each seed. Runs of "
+            "one NAME are summed up together.",
+            show_default=False,
+        ),
+    ],
+    metric: Annotated[str, typer.Option(help="win_rate or return_mean.")] = "win_rate",
+) -> None:
+    """Sum up evaluations over seeds and environments: mean and interquartile mean with bootstrap intervals.
+
+    [bold]Example[/bold]
+
+    perceiver-rl aggregate perceiver=runs/p-s0 perceiver=runs/p-s1 transformer=runs/t-s0 transformer=runs/t-s1
+    """
+    with _clear_errors():
+        from perceiver_rl.evaluation.aggregate import aggregate as sum_up
+        from perceiver_rl.evaluation.aggregate import read_evaluation
+        from perceiver_rl.evaluation.report import make_aggregate_table
+
+        groups: dict[str, list[list[dict[str, Any]]]] = {}
+        for each in evaluations:
+            name, _, file = each.rpartition("=")
+            groups.setdefault(name or "all", []).append(read_evaluation(Path(file)))
+        modes: tuple[Mode, ...] = ("greedy", "sampled")
+        rows = [sum_up(name, runs, mode, metric) for name, runs in groups.items() for mode in modes]
+    Console().print(make_aggregate_table(rows, metric))
 
 
 @app.command()
@@ -266,7 +287,8 @@ def export(
 @app.command()
 def replay(
     checkpoint: Annotated[
-        Path, typer.Argument(help="A run folder (its newest checkpoint is taken) or one checkpoint folder in it.")
+        Path,
+        typer.Argument(help="A run folder (its newest checkpoint is taken), one checkpoint folder in it, or a bundle."),
     ],
     env: Annotated[
         str | None,
@@ -276,12 +298,17 @@ def replay(
     seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
     greedy: Annotated[bool, typer.Option("--greedy/--sampled", help="The best option of each actor, or a draw.")] = True,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file to write. Default: replay.html in the run folder.")
+        Path | None,
+        typer.Option(metavar="FILE", help="The file to write. Default: replay.html in the run or bundle."),
+    ] = None,
+    policy: Annotated[
+        str | None, typer.Option(metavar="MODULE_ID", help="Whose agents to show, where several policies play together.")
     ] = None,
 ) -> None:
     """Record episodes into one HTML file: the battle, the policy's probabilities, its value and its attention.
 
-    The file needs no network and no server; open it in a browser, and press ? there for the keys.
+    The file needs no network and no server; open it in a browser, and press ? there for the keys. Of a multi-agent
+    environment it holds what each agent saw, one after the other.
 
     [bold]Examples[/bold]
 
@@ -290,39 +317,25 @@ def replay(
     perceiver-rl replay runs/2s3z --env smax/3s5z --sampled --episodes 4 --out 3s5z.html
     """
     with _clear_errors():
-        from perceiver_rl.entities import schema_of
-        from perceiver_rl.environments import make_vector_env
-        from perceiver_rl.replay import record, write_page
-        from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info, load_policy
-        from perceiver_rl.rllib.run_folder import run_of
+        from perceiver_rl.evaluation.trained import find_trained
+        from perceiver_rl.replay import write_page
+        from perceiver_rl.replay.trained import record_trained
 
-        found = find_checkpoint(checkpoint)
-        info = load_info(found)
-        if info.agents:
-            raise ValueError(
-                f"replay: got a checkpoint of the multi-agent environment {info.env!r}, expected one of a squad, which a "
-                "vector environment plays: the views of separate agents make no one picture"
-            )
-        env_name = env or info.env
-        vector_env = make_vector_env(env_name, episodes, **info.env_config)
-        policy = load_policy(found, schema_of(vector_env.single_observation_space))
-        run = run_of(found)
-        file = out or run / "replay.html"
+        trained = find_trained(checkpoint, env)
+        file = out or (trained.curves or checkpoint) / "replay.html"
         with ProgressDisplay(console, "episodes") as display:
-            recording = record(
-                policy,
-                vector_env,
-                env_name=env_name,
-                policy_name=f"{run.name}, {info.env_steps:,} steps",
+            recording = record_trained(
+                trained,
+                episodes=episodes,
                 seed=seed,
                 greedy=greedy,
+                policy=policy,
                 on_step=lambda done, total, steps: display.show(done, total, f"step {steps}"),
             )
-        vector_env.close()
         size = write_page(recording, file)
-    for number, episode in enumerate(recording.episodes):
+    for episode in recording.episodes:
         result = {True: "  won", False: "  lost", None: ""}[episode.won]
-        say(f"Episode {number}:  {episode.length} steps, return {episode.total_reward:.2f}{result}")
+        say(f"{episode.name.capitalize()}:  {episode.length} steps, return {episode.total_reward:.2f}{result}")
     say(f"Replay:     {file} ({size / 1e6:.2f} MB)")
 
 
@@ -400,19 +413,6 @@ def _number(text: str, option: str, kind: type[int] | type[float]) -> int | floa
         return kind(text)
     except ValueError as error:
         raise ValueError(f"{option}: got {text!r}, expected numbers separated by commas") from error
-
-
-MAX_ENVS = 128
-"""Environments of an evaluation's batch at most."""
-
-MAX_PARALLEL_ENVS = 16
-"""The same for multi-agent environments, which are single ones, each stepped by itself."""
-
-
-def _num_envs(episodes: int, at_most: int) -> int:
-    """Environments for at least that many episodes, so that each plays the same number."""
-    episodes_per_env = math.ceil(episodes / at_most)
-    return math.ceil(episodes / episodes_per_env)
 
 
 def say(words: str) -> None:

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
 from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
+from perceiver_rl.mixture import MixedVectorEnv, members_of, shares
 
 DEFAULT_REGISTRY = "envs.registry:make_vec"
 """Where plain names such as `smax/2s3z` are looked up: the checkout's `envs` folder."""
@@ -40,14 +41,19 @@ def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, A
 
     Args:
         env: Either `"module:callable"`, which is imported and called as `callable(num_envs=…, **options)`, or
-            a name that the checkout's `envs.registry` knows, e.g. `"smax/2s3z"`.
+            a name that the checkout's `envs.registry` knows, e.g. `"smax/2s3z"`; or several of either, joined by `+`, of
+            which each gets an equal share of the batch (`MixedVectorEnv`).
         num_envs: Number of sub-environments.
         options: Passed on.
 
     Raises:
-        ValueError: If there is no such name, module or attribute; the message says which.
+        ValueError: If there is no such name, module or attribute (the message says which), or a mixture does not mix.
         ImportError: If a package that the environment needs is not installed; the message says which.
     """
+    members = members_of(env)
+    if len(members) > 1:
+        envs = zip(members, shares(num_envs, len(members)), strict=True)
+        return MixedVectorEnv({member: make_vector_env(member, share, **options) for member, share in envs})
     if ":" in env:
         return load(env)(num_envs=num_envs, **options)
     return load(DEFAULT_REGISTRY)(env, num_envs, **options)
@@ -65,6 +71,11 @@ def make_env(env: str, **options: Any) -> gymnasium.Env[Any, Any]:
         ValueError: If there is no such name, module or attribute, or what it makes is no single environment.
         ImportError: If a package that the environment needs is not installed; the message says which.
     """
+    if len(members_of(env)) > 1:
+        raise ValueError(
+            f"environment {env!r}: a mixture has no single form, which is what was asked for; train with "
+            "gym_env_vectorize_mode='vector_entry_point' on the new API stack"
+        )
     if ":" not in env:
         return load(DEFAULT_SINGLE_REGISTRY)(env, **options)
     factory = load(env)
@@ -136,24 +147,6 @@ def load(import_string: str) -> Callable[..., Any]:
     if not hasattr(module, attribute):
         raise ValueError(f"{import_string!r}: module {module_name!r} has no attribute {attribute!r}")
     return getattr(module, attribute)
-
-
-def require_next_step_autoreset(env: VectorEnv[Any, Any, Any], name: str) -> None:
-    """Raise if an environment does not reset itself in the step after an episode's end.
-
-    Args:
-        env: The environment.
-        name: What the message calls it.
-
-    Raises:
-        ValueError: If its metadata tell another autoreset mode, or none.
-    """
-    mode = env.metadata.get("autoreset_mode")
-    if mode != AutoresetMode.NEXT_STEP:
-        raise ValueError(
-            f"environment {name}: got metadata['autoreset_mode'] = {mode}, expected AutoresetMode.NEXT_STEP, in which the "
-            "observation after an episode's last step is its terminal one, and the step after that resets the environment"
-        )
 
 
 def require_possible_agents(env: Any) -> list[str]:
@@ -238,15 +231,16 @@ def _sigint_blocked() -> Iterator[None]:
 
 
 def _play_trial(env: str, options: dict[str, Any], seed: int) -> EntitySchema:
-    vector_env = make_vector_env(env, 2, **options)
+    num_envs = 2 * len(members_of(env))
+    vector_env = make_vector_env(env, num_envs, **options)
     schema = schema_of(vector_env.single_observation_space)
     rng = np.random.default_rng(seed)
     observation, _ = vector_env.reset(seed=seed)
     for _ in range(TRIAL_STEPS):
-        schema.check(observation, (2,))
+        schema.check(observation, (num_envs,))
         draw = rng.random(observation[ACTION_MASK].shape)
         observation, *_ = vector_env.step(np.where(observation[ACTION_MASK], draw, 0.0).argmax(axis=-1))
-    schema.check(observation, (2,))
+    schema.check(observation, (num_envs,))
     vector_env.close()
     return schema
 

@@ -7,6 +7,13 @@ from typing import Any
 
 import numpy as np
 
+WON = "won"
+"""Key of an episode's last info that says whether it was won."""
+
+UNITS = "units"
+"""Key of an episode's last info that tells of each acting unit: a mapping of arrays `[units]`. Under `"kind"` are the names
+of the units' kinds; every other array holds numbers, such as `kills`."""
+
 
 def info_of(infos: Mapping[str, Any], index: int) -> dict[str, Any]:
     """One environment's info out of gymnasium's vector form, where `_key` tells for whom `key` is valid.

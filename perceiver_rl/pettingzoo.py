@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perceiver_rl.entities import EntityObservationSpace, EntitySchema, Observation
+from perceiver_rl.scene import SCENE, Scene
 
 try:
     from pettingzoo import ParallelEnv
@@ -94,6 +95,7 @@ class EntityParallelEnv(ParallelEnv):
         observe: Makes entities of a raw observation.
         act: Makes the environment's own action of an option; None if the verbs are the actions of a
             `gymnasium.spaces.Discrete`, in their order.
+        scene: How an agent's view is drawn in replays, where feature names do not tell.
 
     Raises:
         ValueError: If a schema has more than one actor, an agent has no schema, or `act` is needed.
@@ -105,9 +107,10 @@ class EntityParallelEnv(ParallelEnv):
         schema: EntitySchema | Mapping[str, EntitySchema],
         observe: Observe,
         act: Act | None = None,
+        scene: Scene | None = None,
     ) -> None:
         self.env = env
-        self.metadata = env.metadata
+        self.metadata = env.metadata if scene is None else {**env.metadata, SCENE: scene}
         self.render_mode = getattr(env, "render_mode", None)  # PettingZoo does not ask for one
         self._schemas = {"": schema} if isinstance(schema, EntitySchema) else dict(schema)
         self._shared = isinstance(schema, EntitySchema)

@@ -16,7 +16,7 @@ Look(side='own', position=('x', 'y'), health='armour', cooldown=None, kinds=())
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Literal, get_args
 
@@ -31,7 +31,8 @@ Side = Literal["own", "other", "neutral"]
 ORIGIN: Final = "origin"
 """In place of a position's features: these entities stand where x and y are 0, and others are told relative to them."""
 
-_POSITIONS = (("x", "y"), ("dx", "dy"))
+_RELATIVE = ("dx", "dy")
+_POSITIONS = (("x", "y"), _RELATIVE)
 _HEALTH = ("health", "hp", "hit_points")
 _COOLDOWN = ("cooldown", "weapon_cooldown")
 _KIND = "is_"
@@ -86,12 +87,13 @@ class Scene:
     def of(cls, schema: EntitySchema) -> Scene:
         """The scene that feature names tell.
 
-        Positions are `x` and `y`. Where no type has those, `dx` and `dy` are positions relative to the actors, which stand
-        at the origin. Health is `health`, `hp` or `hit_points`, cooldown `cooldown` or `weapon_cooldown`, and features that
-        begin with `is_` are kinds. Actors are `own`, types that a verb is aimed at or that have an actor's features are
-        `other`, and the rest are `neutral`.
+        Positions are `x` and `y`. Where no type but the actors' has those, `dx` and `dy` are positions relative to the
+        actors, which stand at the origin. Health is `health`, `hp` or `hit_points`, cooldown `cooldown` or
+        `weapon_cooldown`, and features that begin with `is_` are kinds. Actors are `own`, types that a verb is aimed at or
+        that have an actor's features are `other`, and the rest are `neutral`.
         """
-        position = next((pair for pair in _POSITIONS if any(_has(each, pair) for each in schema.entity_types)), None)
+        others = [each for each in schema.entity_types if each.name not in schema.actors]
+        position = _positions_of(others) or _positions_of(schema.entity_types)
         return cls({each.name: _guess(schema, each, position) for each in schema.entity_types})
 
     def with_look(self, entity_type: str, **changes: Any) -> Scene:
@@ -143,7 +145,7 @@ def _guess(schema: EntitySchema, each: EntityType, position: tuple[str, str] | N
     where: tuple[str, str] | Literal["origin"] | None = None
     if position is not None and _has(each, position):
         where = position
-    elif own and position == _POSITIONS[1]:
+    elif own and position == _RELATIVE:
         where = ORIGIN
     return Look(
         side="own" if own else "other" if each.name in targets or like_actors else "neutral",
@@ -152,6 +154,11 @@ def _guess(schema: EntitySchema, each: EntityType, position: tuple[str, str] | N
         cooldown=_first(each, _COOLDOWN),
         kinds=tuple(name for name in each.feature_names if name.startswith(_KIND)),
     )
+
+
+def _positions_of(types: Iterable[EntityType]) -> tuple[str, str] | None:
+    """The first pair of usual names that some type has."""
+    return next((pair for pair in _POSITIONS if any(_has(each, pair) for each in types)), None)
 
 
 def _has(entity_type: EntityType, features: tuple[str, ...]) -> bool:

@@ -19,16 +19,16 @@ def require_same_but_slots(trained: EntitySchema, given: EntitySchema, what: str
     Raises:
         ValueError: The message lists what differs.
     """
-    differences = list(_differences(trained, given))
-    if differences:
+    found = list(differences(trained, given))
+    if found:
         raise ValueError(
-            f"{what}: the environment's schema is another one: {'; '.join(differences)}. Evaluate it in {env!r}, or train a "
+            f"{what}: the environment's schema is another one: {'; '.join(found)}. Evaluate it in {env!r}, or train a "
             "policy for this environment"
         )
 
 
-def _differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
-    """What differs, in words."""
+def differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
+    """What differs but numbers of slots, in words."""
     of_trained = {each.name: each for each in trained.entity_types}
     of_given = {each.name: each for each in given.entity_types}
     if list(of_trained) != list(of_given):

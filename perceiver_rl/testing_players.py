@@ -15,8 +15,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.entities import EntitySchema, Observation, schema_of
-from perceiver_rl.environments import require_next_step_autoreset
 
 Seat = int | str
 Actions = dict[Seat, NDArray[np.int64]]

@@ -27,6 +27,7 @@ from perceiver_rl.entities import (
     mask_key,
     schema_of,
 )
+from perceiver_rl.entities.checks import check_arrays
 from tests.schemas import SKIRMISH, observe
 
 NUM_OPTIONS = 2 + 7 + 3 + 7
@@ -489,7 +490,7 @@ def test_spaces__contain_observations_and_actions() -> None:
 
 
 def test_observation_space__samples_what_has_the_right_shapes() -> None:
-    SKIRMISH._check_arrays(SKIRMISH.observation_space.sample(), ())
+    check_arrays(SKIRMISH, SKIRMISH.observation_space.sample(), ())
 
 
 @pytest.mark.parametrize("clone", [copy.deepcopy, lambda space: pickle.loads(pickle.dumps(space))])

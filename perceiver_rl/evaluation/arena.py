@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from perceiver_rl.entities import EntitySchema, schema_of
 from perceiver_rl.environments import make_parallel_env, make_vector_env, require_possible_agents
@@ -15,9 +15,12 @@ PER_AGENT = "per agent"
 """Control of a multi-agent environment: each agent decides by what it sees itself."""
 
 
+@runtime_checkable  # signatures are checked at run time under pytest
 class Arena(Protocol):
     """A number of environments to play in."""
 
+    env: str
+    """Name or import string."""
     num_envs: int
     control: str
     schemas: dict[str, EntitySchema]
@@ -51,9 +54,11 @@ class VectorArena:
     def __init__(self, env: str, num_envs: int, options: Mapping[str, Any], module: str) -> None:
         self._env = make_vector_env(env, num_envs, **options)
         self._module = module
+        schema = schema_of(self._env.single_observation_space)
+        self.env = env
         self.num_envs = num_envs
-        self.control = str(self._env.metadata.get("control", "unknown"))
-        self.schemas = {module: schema_of(self._env.single_observation_space)}
+        self.control: str = schema.control
+        self.schemas = {module: schema}
 
     def play(self, policies: Mapping[str, Agent], **settings: Any) -> list[EpisodeRecord]:
         """See `perceiver_rl.evaluation.rollout.evaluate`."""
@@ -80,6 +85,7 @@ class ParallelArena:
     def __init__(self, env: str, num_envs: int, options: Mapping[str, Any], policy_of: Mapping[str, str]) -> None:
         self._envs = [make_parallel_env(env, **options) for _ in range(num_envs)]
         self._policy_of = policy_of
+        self.env = env
         self.num_envs = num_envs
         self.control = PER_AGENT
         self.schemas: dict[str, EntitySchema] = {}

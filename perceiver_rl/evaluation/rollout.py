@@ -8,7 +8,7 @@ and what it plays while others are not done yet is thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,15 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 
+from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.entities import EntitySchema, schema_of
-from perceiver_rl.environments import require_next_step_autoreset
 from perceiver_rl.evaluation.agent import Agent
-from perceiver_rl.infos import info_of, numbers_in
+from perceiver_rl.infos import UNITS, WON, info_of, numbers_in
 from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
-
-WON = "won"
-"""Key of the info that says whether an episode was won."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,9 @@ class EpisodeRecord:
     """What the environment's last info said; None if it says nothing of winning."""
     info: dict[str, float] = field(default_factory=dict)
     """Every other number of the last info, e.g. `allies_left`."""
+    units: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """What the last info tells of each acting unit under `"units"`: arrays `[units]` of numbers by name, e.g. `kills`, and
+    under `"kind"` of strings; empty if it tells nothing of them."""
 
 
 def evaluate(
@@ -112,8 +113,7 @@ def _play(
         started, ended = resets, terminated | truncated
         for index in np.flatnonzero(ended).tolist():
             if len(records[index]) < episodes_per_env:
-                numbers = numbers_in(info_of(infos, index))
-                records[index].append(_record(float(rewards_so_far[index]), int(length[index]), numbers))
+                records[index].append(_record(float(rewards_so_far[index]), int(length[index]), info_of(infos, index)))
                 done += 1
                 on_episode(done, total)
         rewards_so_far[ended] = 0.0
@@ -142,6 +142,7 @@ def torch_threads_of(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _record(total_reward: float, length: int, numbers: dict[str, float]) -> EpisodeRecord:
+def _record(total_reward: float, length: int, info: dict[str, Any]) -> EpisodeRecord:
+    numbers = numbers_in(info)
     won = numbers.pop(WON, None)
-    return EpisodeRecord(total_reward, length, None if won is None else bool(won), numbers)
+    return EpisodeRecord(total_reward, length, None if won is None else bool(won), numbers, info.get(UNITS, {}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,11 +11,15 @@ from scipy.stats import binomtest, t
 
 from perceiver_rl.evaluation.parallel import RETURN_PER_AGENT
 from perceiver_rl.evaluation.rollout import EpisodeRecord
+from perceiver_rl.provenance import provenance
 
 Mode = Literal["greedy", "sampled"]
 """How actions are chosen: each actor's most probable option, or a draw."""
 
 CONFIDENCE = 0.95
+
+KIND = "kind"
+"""Key among what an info tells of units: the names of their kinds."""
 
 UNITS_LEFT = "allies_left"
 """Key of the info that tells how many of the squad are left."""
@@ -56,6 +60,15 @@ class Summary:
     """Upper end of that interval."""
     return_per_agent_mean: float | None = None
     """Mean over episodes of the mean over agents; None for a squad."""
+    outcomes: dict[str, float] = field(default_factory=dict)
+    """Mean over episodes of every other number of the last info, by its key."""
+    units: dict[str, dict[str, float]] = field(default_factory=dict)
+    """What became of the acting units: by their kind, the mean over units and episodes of everything that the last info
+    tells of each, and under `units` how many there were; empty if it tells nothing."""
+    commit: str | None = None
+    """Commit of the code that evaluated; None outside a git checkout."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of the packages that evaluated."""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a plain dictionary, for JSON."""
@@ -144,4 +157,25 @@ def summarize(records: Sequence[EpisodeRecord], *, env: str, policy: str, mode: 
         return_low=return_interval.low if return_interval else None,
         return_high=return_interval.high if return_interval else None,
         return_per_agent_mean=float(np.mean(per_agent)) if per_agent else None,
+        outcomes=_outcomes(records),
+        units=_by_kind(records),
+        **provenance(),
     )
+
+
+def _outcomes(records: Sequence[EpisodeRecord]) -> dict[str, float]:
+    keys = {key: None for record in records for key in record.info}  # in the order in which they first come
+    return {key: float(np.mean([record.info[key] for record in records if key in record.info])) for key in keys}
+
+
+def _by_kind(records: Sequence[EpisodeRecord]) -> dict[str, dict[str, float]]:
+    told = [record.units for record in records if record.units]
+    if not told:
+        return {}
+    kinds = np.concatenate([units[KIND] for units in told])
+    figures = {key: np.concatenate([units[key] for units in told]) for key in told[0] if key != KIND}
+    return {
+        str(kind): {"units": float(np.sum(kinds == kind))}
+        | {key: float(np.mean(values[kinds == kind])) for key, values in figures.items()}
+        for kind in sorted(set(kinds.tolist()))
+    }

@@ -9,6 +9,7 @@ from typing import Any
 
 from perceiver_rl.bundle import is_bundle, load_policy
 from perceiver_rl.entities import EntitySchema
+from perceiver_rl.mixture import members_of
 from perceiver_rl.policy.entity_policy import EntityPolicy
 
 
@@ -20,8 +21,8 @@ class Trained:
     """Which one, for a reader."""
     name: str
     """In a table."""
-    env: str
-    """Environment to play in."""
+    envs: tuple[str, ...]
+    """Environments to play in, one after the other."""
     env_config: dict[str, Any]
     env_steps: int
     """Environment steps that it was trained for."""
@@ -40,11 +41,11 @@ def find_trained(path: Path, env: str | None = None) -> Trained:
 
     Args:
         path: A bundle, a run folder, or one checkpoint.
-        env: Environment to play in; None for the one trained in. Where that is an import string, a bundle does not get it
-            imported by itself: it must be given here.
+        env: Environments to play in, separated by commas; None for the one trained in, or for each member of the mixture
+            trained in. Where that is an import string, a bundle does not get it imported by itself: it must be given here.
 
     Raises:
-        ValueError: If there is nothing whole, or the environment must be given.
+        ValueError: If there is nothing whole, or environments must be given, or one is given twice.
     """
     return _of_bundle(path, env) if is_bundle(path) else _of_checkpoint(path, env)
 
@@ -59,7 +60,7 @@ def _of_checkpoint(path: Path, env: str | None) -> Trained:
     return Trained(
         title=f"{found.name} of {path}",
         name=run.name,
-        env=env or info.env,
+        envs=_environments(env, info.env),
         env_config=info.env_config,
         env_steps=info.env_steps,
         agents=info.agents,
@@ -86,7 +87,7 @@ def _of_bundle(path: Path, env: str | None) -> Trained:
     return Trained(
         title=f"bundle {path}",
         name=path.resolve().name,
-        env=env or origin.env,
+        envs=_environments(env, origin.env),
         env_config=origin.env_config,
         env_steps=origin.env_steps,
         agents=origin.agents,
@@ -94,3 +95,12 @@ def _of_bundle(path: Path, env: str | None) -> Trained:
         policy=lambda schema, module: bundle.for_schema(schema),
         curves=None,
     )
+
+
+def _environments(given: str | None, trained: str) -> tuple[str, ...]:
+    if given is None:
+        return tuple(members_of(trained))
+    names = tuple(given.split(","))
+    if not all(names) or len(set(names)) < len(names):
+        raise ValueError(f"--env: got {given!r}, expected different environments separated by commas")
+    return names

@@ -24,7 +24,7 @@ from perceiver_rl.entities import EntitySchema
 from perceiver_rl.replay.recording import Episode, Recording
 from perceiver_rl.scene import Scene
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever older files can no longer be read."""
 
 _DTYPES = {"bool": "|b1", "float16": "<f2", "float32": "<f4", "int16": "<i2"}
@@ -97,11 +97,14 @@ def _encode(recording: Recording) -> tuple[dict[str, Any], bytes]:
             places[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "at": len(blob)}
             blob.extend(np.ascontiguousarray(array, _DTYPES[array.dtype.name]).tobytes())
         numbers = {key: value for key, value in episode.info.items() if math.isfinite(value)}
-        episodes.append({"arrays": places, "won": episode.won, "info": numbers, "return": episode.total_reward})
+        episodes.append(
+            {"name": episode.name, "arrays": places, "won": episode.won, "info": numbers, "return": episode.total_reward}
+        )
     head = {
         "format": FORMAT,
         "env": recording.env,
         "policy": recording.policy,
+        "control": recording.control,
         "mode": recording.mode,
         "seed": recording.seed,
         "schema": schema.to_dict(),
@@ -137,10 +140,13 @@ def _decode(head: dict[str, Any], blob: bytes) -> Recording:
         arrays = {name: _array_at(place, blob) for name, place in each["arrays"].items()}
         features = {name.removeprefix(_FEATURES): arrays.pop(name) for name in list(arrays) if name.startswith(_FEATURES)}
         optional: dict[str, Any] = {"visibility": None, "latents_to_tokens": None}
-        episodes.append(Episode(features=features, **(optional | arrays), won=each["won"], info=each["info"]))
+        episodes.append(
+            Episode(name=each["name"], features=features, **(optional | arrays), won=each["won"], info=each["info"])
+        )
     return Recording(
         env=head["env"],
         policy=head["policy"],
+        control=head["control"],
         mode=head["mode"],
         seed=head["seed"],
         schema=EntitySchema.from_dict(head["schema"]),

@@ -13,10 +13,10 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.entities import GLOBALS, VISIBILITY, EntitySchema, Observation, features_key, schema_of
-from perceiver_rl.environments import require_next_step_autoreset
-from perceiver_rl.evaluation.rollout import WON, torch_threads_of
-from perceiver_rl.infos import info_of, numbers_in
+from perceiver_rl.evaluation.rollout import torch_threads_of
+from perceiver_rl.infos import WON, info_of, numbers_in
 from perceiver_rl.nn.capture import capture_attention
 from perceiver_rl.nn.perceiver_io import PerceiverIO
 from perceiver_rl.policy.entity_policy import EntityPolicy
@@ -69,7 +69,7 @@ def record(
     policy = policy.eval()
     generator = torch.Generator(next(policy.parameters()).device)
     generator.manual_seed(stream_seed(AGENT, seed))
-    tapes = [_Tape() for _ in range(env.num_envs)]
+    tapes = [Tape() for _ in range(env.num_envs)]
     with torch_threads_of(1):
         observation, _ = env.reset(seed=stream_seed(EVALUATION, seed))
         steps = 0
@@ -81,19 +81,20 @@ def record(
             observation, reward, terminated, truncated, infos = env.step(thought.options)
             for index, tape in enumerate(tapes):
                 if not tape.over:
-                    tape.add(_frame(schema, before, index), thought, float(reward[index]), index)
+                    tape.add(frame_of(schema, before, index), thought, float(reward[index]), index)
                     if terminated[index] or truncated[index]:
-                        tape.end(_frame(schema, observation, index), numbers_in(info_of(infos, index)))
+                        tape.end(frame_of(schema, observation, index), numbers_in(info_of(infos, index)))
             if on_step is not None:
                 on_step(sum(tape.over for tape in tapes), len(tapes), steps)
     return Recording(
         env=env_name,
         policy=policy_name,
+        control=schema.control,
         mode="greedy" if greedy else "sampled",
         seed=seed,
         schema=schema,
         scene=scene,
-        episodes=tuple(tape.episode(schema) for tape in tapes),
+        episodes=tuple(tape.episode(schema, f"episode {number}") for number, tape in enumerate(tapes, 1)),
     )
 
 
@@ -153,7 +154,7 @@ def _by_actor(views: Float[Tensor, "views *rest"], present: Bool[Tensor, "batch 
     return out
 
 
-def _frame(schema: EntitySchema, observation: Observation, index: int) -> Observation:
+def frame_of(schema: EntitySchema, observation: Observation, index: int) -> Observation:
     """One environment's entities, copied, by the names of `Episode`; features by key."""
     frame = {features_key(each.name): observation[features_key(each.name)][index] for each in schema.entity_types}
     frame["entity_mask"] = schema.entity_mask(observation)[index]
@@ -164,7 +165,7 @@ def _frame(schema: EntitySchema, observation: Observation, index: int) -> Observ
 
 
 @dataclass
-class _Tape:
+class Tape:
     """One episode while it is played."""
 
     frames: list[Observation] = field(default_factory=list)
@@ -185,13 +186,14 @@ class _Tape:
         self.numbers = numbers
         self.over = True
 
-    def episode(self, schema: EntitySchema) -> Episode:
+    def episode(self, schema: EntitySchema, name: str) -> Episode:
         """All of it as arrays."""
         frames = {key: np.stack([frame[key] for frame in self.frames]) for key in self.frames[0]}
         thoughts = {key: np.stack([thought[key] for thought in self.thoughts]) for key in self.thoughts[0]}
         numbers = dict(self.numbers)
         won = numbers.pop(WON, None)
         return Episode(
+            name=name,
             features={each.name: frames[features_key(each.name)] for each in schema.entity_types},
             entity_mask=frames["entity_mask"],
             globals=frames[GLOBALS],

@@ -22,6 +22,8 @@ class Episode:
     Memory is what decisions are read from: the latents of a Perceiver, or the tokens themselves of a transformer.
     """
 
+    name: str
+    """What a viewer calls it: the episode's number, or whose view it is."""
     features: dict[str, Float32[np.ndarray, "frames slots features"]]
     """By entity type, in the units of the environment; absent slots mean nothing."""
     entity_mask: Bool[np.ndarray, "frames entities"]
@@ -76,6 +78,8 @@ class Recording:
     env: str
     policy: str
     """What the policy is called, e.g. its run folder."""
+    control: str
+    """What a decision may see: that of the schema, or `"per agent"` in a multi-agent environment."""
     mode: str
     """`"greedy"` or `"sampled"`."""
     seed: int

@@ -1,5 +1,6 @@
 """The model inside RLlib. The only folder that imports Ray."""
 
+from perceiver_rl.rllib.bundle_module import bundle_spec
 from perceiver_rl.rllib.callbacks import EpisodeOutcomes
 from perceiver_rl.rllib.env_runner import VectorEnvRunner
 from perceiver_rl.rllib.learner import SquadPPOLearner
@@ -13,6 +14,7 @@ __all__ = [
     "PerceiverRLModule",
     "SquadPPOLearner",
     "VectorEnvRunner",
+    "bundle_spec",
     "module_spec",
     "register",
     "register_env",

@@ -24,7 +24,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
 
-from perceiver_rl.environments import require_next_step_autoreset
+from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.rllib.determinism import leave_memory_unfilled
 from perceiver_rl.rllib.rollout import Arrays, Chunk, Rollout
 from perceiver_rl.seeding import EVALUATION, TRAINING, stream_seed

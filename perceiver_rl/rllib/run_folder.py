@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from perceiver_rl import __version__
+from perceiver_rl.provenance import provenance
 
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_INFO = "perceiver_rl.json"
 FORMAT = 2
-PACKAGES = ("torch", "ray", "gymnasium", "numpy")
 
 
 @dataclass(frozen=True)
@@ -133,22 +130,6 @@ def run_of(checkpoint: Path) -> Path:
     """The run folder that a checkpoint lies in; the checkpoint itself if it was copied elsewhere."""
     checkpoint = checkpoint.resolve()
     return checkpoint.parent.parent if checkpoint.parent.name == CHECKPOINTS else checkpoint
-
-
-def provenance() -> dict[str, Any]:
-    """Versions of what matters for results, and the commit of the checkout that runs, if it is one and git is there."""
-    return {
-        "versions": {"perceiver-rl": __version__} | {package: version(package) for package in PACKAGES},
-        "commit": _commit(),
-    }
-
-
-def _commit() -> str | None:
-    if shutil.which("git") is None:
-        return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    git = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
-    return git.stdout.strip() if git.returncode == 0 else None
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:

@@ -19,10 +19,11 @@ from agents.presets import preset
 from perceiver_rl.bundle import load_policy, save_bundle
 from perceiver_rl.cli import app
 from perceiver_rl.configuration import to_mapping
+from perceiver_rl.provenance import provenance
 from perceiver_rl.rllib.checkpoint import MODULES, REQUIRED_FILES
 from perceiver_rl.rllib.checkpoint import load_policy as load_checkpoint
 from perceiver_rl.rllib.module import MODEL_CONFIG_KEY, PerceiverRLModule
-from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, FORMAT, provenance
+from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, FORMAT
 from tests.bundle.conftest import PROVENANCE, change_json, make_policy
 from tests.environments import COURIERS
 

@@ -117,7 +117,7 @@ def refuse(*args, **kwargs):
 pickle.load = pickle.loads = torch.load = refuse
 loaded = perceiver_rl.load_policy(sys.argv[1])
 schema = loaded.schema
-actions = loaded.act({key: np.zeros(shape, dtype) for key, (shape, dtype) in schema._arrays.items()})
+actions = loaded.act({key: np.zeros(shape, dtype) for key, (shape, dtype) in schema.arrays.items()})
 assert not actions.any()
 assert "ray" not in sys.modules
 assert not {"envs", "agents", "configs", "rllib"} & {name.split(".")[0] for name in sys.modules}

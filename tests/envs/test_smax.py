@@ -19,10 +19,11 @@ from envs.smax import SmaxEnv, SmaxVectorEnv, map_names, smax_schema
 from envs.smax_dynamics import map_sizes
 from envs.smax_schema import TIME_LIMIT
 from perceiver_rl.entities import schema_of
+from perceiver_rl.infos import info_of
 
 Smax = Callable[[str], SmaxVectorEnv]
 NORTH, EAST, SOUTH, WEST, STOP = range(5)
-INFO_KEYS = {"won", "allies_left", "enemies_left", "damage_dealt", "damage_taken"}
+INFO_KEYS = {"won", "allies_left", "enemies_left", "damage_dealt", "damage_taken", "units"}
 
 
 def _all(env: SmaxVectorEnv, option: int) -> Any:
@@ -204,6 +205,67 @@ def test_single_env__tells_the_same_infos_in_every_step_and_adds_up_the_rewards(
     assert total * 5 == pytest.approx(info["damage_dealt"], abs=1e-4)
     with pytest.raises(gymnasium.error.ResetNeeded, match=r"call reset\(\) first"):
         env.step(np.full(5, STOP))
+
+
+def _attack_the_first(observation: dict[str, Any], idle: int) -> Any:
+    """Everybody attacks the first enemy in range, else walks east; one ally stops."""
+    legal = observation["action_mask"][:, :, 5:]
+    actions = np.where(legal.any(axis=-1), 5 + legal.argmax(axis=-1), EAST)
+    actions[:, idle] = STOP
+    return actions
+
+
+def test_units__share_damage_and_kills_by_who_shot(smax: Smax) -> None:
+    env = smax("2s3z")
+    observation, _ = env.reset(seed=3)
+    ended, found = np.zeros(3, bool), []
+    for _ in range(101):
+        observation, _, terminated, truncated, infos = env.step(_attack_the_first(observation, idle=1))
+        for index in np.flatnonzero((terminated | truncated) & ~ended):
+            info = info_of(infos, int(index))
+            units = info["units"]
+            assert units["kind"].tolist() == ["stalker"] * 2 + ["zealot"] * 3
+            assert units["survived"].sum() == info["allies_left"]
+            assert units["damage_taken"].sum() == pytest.approx(info["damage_taken"], abs=1e-4)
+            # nobody walked into a wall, so that every loss has its shots
+            assert units["damage_dealt"].sum() == pytest.approx(info["damage_dealt"], abs=1e-3)
+            assert units["kills"].sum() == pytest.approx(5 - info["enemies_left"], abs=1e-3)
+            assert units["damage_dealt"][1] == units["kills"][1] == 0.0  # it never attacked
+            found.append(units)
+        ended |= terminated | truncated
+    assert ended.all()
+    assert sum(units["kills"].sum() for units in found) > 2.0
+    assert any((units["damage_dealt"] > 0.0).sum() > 1 for units in found)
+
+
+def test_units__share_a_death_by_the_strength_of_their_shots(smax: Smax) -> None:
+    env = smax("2s3z")
+    env.reset(seed=0)
+    around = [[0.0, 1.0], [0.0, -1.0], [1.0, 0.0], [-1.0, 0.0], [5.0, 12.0]]
+    positions = [*([16.0 + x, 16.0 + y] for x, y in around), [16.0, 16.0], *([28.0, 4.0 + y] for y in range(4))]
+    health = _health(env, ally=1.0, enemy=0.0)
+    health[:, 5] = 1e-3
+    _edit_world(
+        env,
+        unit_positions=np.tile(np.array(positions, np.float32), (3, 1, 1)),
+        unit_health=health,
+        unit_weapon_cooldowns=np.zeros((3, 10), np.float32),
+    )
+    *_, terminated, _, infos = env.step(_all(env, 5))  # two stalkers and two zealots reach it, the third is too far away
+    assert terminated.all()
+    stalker, zealot = 13.0 / (2 * 13.0 + 2 * 8.0), 8.0 / (2 * 13.0 + 2 * 8.0)
+    expected = [[stalker, stalker, zealot, zealot, 0.0]] * 3
+    np.testing.assert_allclose(infos["units"]["kills"], expected, rtol=1e-5)
+
+
+def test_units__have_no_part_in_deaths_at_walls(smax: Smax) -> None:
+    env = smax("2s3z")
+    env.reset(seed=0)
+    _edit_world(env, unit_health=_health(env, ally=1.0, enemy=0.0))
+    *_, infos = env.step(_all(env, STOP))
+    assert infos["won"].all()
+    assert not infos["units"]["kills"].any()
+    assert not infos["units"]["damage_dealt"].any()
 
 
 # -- seeds ---------------------------------------------------------------------------------------------------

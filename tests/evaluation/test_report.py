@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from io import StringIO
@@ -10,6 +11,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from perceiver_rl.evaluation import Summary, log_summaries, make_table, write_json
+from perceiver_rl.evaluation.report import make_units_table, write_csv
 
 GREEDY = Summary(
     env="smax/2s3z",
@@ -67,6 +69,26 @@ def test_write_json__is_a_list_with_one_record_for_each_summary(tmp_path: Path) 
     assert [Summary(**record) for record in records] == [GREEDY, NO_WINS]
     assert records[1]["win_rate"] is None
     assert [each.name for each in file.parent.iterdir()] == ["evaluation.json"]
+
+
+def test_write_csv__has_a_column_for_each_nested_figure_and_empty_cells_for_none(tmp_path: Path) -> None:
+    squad = replace(GREEDY, outcomes={"damage_dealt": 4.5}, units={"zealot": {"units": 3.0, "kills": 0.5}})
+    write_csv(tmp_path / "new" / "table.csv", [squad, NO_WINS])
+    rows = list(csv.DictReader((tmp_path / "new" / "table.csv").read_text().splitlines()))
+    assert [row["env"] for row in rows] == ["smax/2s3z", "mpe/spread"]
+    assert (rows[0]["win_rate"], rows[1]["win_rate"]) == ("0.953", "")
+    assert (rows[0]["outcomes/damage_dealt"], rows[0]["units/zealot/kills"]) == ("4.5", "0.5")
+    assert (rows[1]["outcomes/damage_dealt"], rows[1]["units/zealot/kills"]) == ("", "")
+
+
+def test_make_units_table__has_a_row_for_each_kind() -> None:
+    units = {"stalker": {"units": 2048.0, "kills": 1.25}, "zealot": {"units": 3072.0, "kills": 0.5, "survived": 0.75}}
+    output = StringIO()
+    Console(width=80, file=output).print(make_units_table([replace(GREEDY, units=units), SAMPLED]))
+    rows = [" ".join(line.split()) for line in output.getvalue().splitlines()]
+    assert "smax/2s3z perceiver greedy stalker 2,048 1.25 -" in rows
+    assert "smax/2s3z perceiver greedy zealot 3,072 0.50 0.75" in rows
+    assert not any("sampled" in row for row in rows)
 
 
 def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:

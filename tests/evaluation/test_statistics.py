@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from perceiver_rl.evaluation import EpisodeRecord, Summary, summarize, wilson_interval
 from perceiver_rl.evaluation.parallel import RETURN_PER_AGENT
 from perceiver_rl.evaluation.statistics import mean_interval
+from perceiver_rl.provenance import provenance
 
 RECORDS = [
     EpisodeRecord(2.0, 10, True, {"allies_left": 3.0}),
@@ -64,6 +66,19 @@ def test_summarize__has_exactly_the_fields_of_the_record() -> None:
         "return_low": pytest.approx(mean_interval([record.total_reward for record in RECORDS]).low),
         "return_high": pytest.approx(mean_interval([record.total_reward for record in RECORDS]).high),
         "return_per_agent_mean": None,
+        "outcomes": {"allies_left": pytest.approx(5 / 3)},
+        "units": {},
+        **provenance(),
+    }
+
+
+def test_summarize__averages_units_by_their_kind() -> None:
+    first = {"kind": np.array(["zealot", "stalker"]), "kills": np.array([2.0, 1.0]), "survived": np.array([True, False])}
+    second = {"kind": np.array(["zealot", "zealot"]), "kills": np.array([0.0, 1.0]), "survived": np.array([False, False])}
+    records = [EpisodeRecord(1.0, 2, True, {}, units) for units in (first, second)]
+    assert summary_of([*records, EpisodeRecord(1.0, 2, True)]).units == {
+        "stalker": {"units": 1.0, "kills": 1.0, "survived": 0.0},
+        "zealot": {"units": 3.0, "kills": 1.0, "survived": pytest.approx(1 / 3)},
     }
 
 

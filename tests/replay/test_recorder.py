@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from perceiver_rl.entities import EntitySchema, EntityType
 from perceiver_rl.evaluation.agent import PolicyAgent
 from perceiver_rl.evaluation.rollout import evaluate
 from perceiver_rl.replay import Episode, read_page, record
@@ -110,7 +111,7 @@ def test_page__gives_back_the_recording(control: Any, encoder: str) -> None:
         assert arrays_of(mine).keys() == arrays_of(theirs).keys()
         for key, array in arrays_of(mine).items():
             np.testing.assert_array_equal(arrays_of(theirs)[key], array)
-        assert (theirs.won, theirs.info) == (mine.won, mine.info)
+        assert (theirs.name, theirs.won, theirs.info) == (mine.name, mine.won, mine.info)
 
 
 def test_page__no_name_can_end_its_script() -> None:
@@ -123,8 +124,8 @@ def test_page__no_name_can_end_its_script() -> None:
 def test_read_page__names_what_it_cannot_read() -> None:
     with pytest.raises(ValueError, match="without a recording"):
         read_page("<p>hello</p>")
-    other = make_page(record_duels()).replace('{"format":1', '{"format":99')
-    with pytest.raises(ValueError, match="got format 99, expected 1"):
+    other = make_page(record_duels()).replace('{"format":2', '{"format":99')
+    with pytest.raises(ValueError, match="got format 99, expected 2"):
         read_page(other)
 
 
@@ -132,6 +133,12 @@ def test_scene__is_told_by_the_usual_names() -> None:
     scene = Scene.of(DUEL)
     assert scene.looks["knight"] == Look("own", ("x", "y"), "health", "cooldown", ("is_lancer", "is_archer"))
     assert scene.looks[NASTY] == Look("other", ("x", "y"), "health", "cooldown")
+
+
+def test_scene__puts_actors_at_the_origin_where_others_are_told_relative_to_them() -> None:
+    own, prey = EntityType("own", ("x", "y", "vx"), 1), EntityType("prey", ("dx", "dy"), 2)
+    scene = Scene.of(EntitySchema((own, prey), ("own",), ("stay",)))
+    assert (scene.looks["own"].position, scene.looks["prey"].position) == ("origin", ("dx", "dy"))
 
 
 def test_record__uses_the_scene_that_the_environment_declares() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from perceiver_rl.rllib.run_folder import RunFolder, RunSettings, provenance, run_of
+from perceiver_rl.provenance import provenance
+from perceiver_rl.rllib.run_folder import RunFolder, RunSettings, run_of
 from perceiver_rl.rllib.training import Progress, _require_finite, build_config
 
 SETTINGS = RunSettings("tests.courier_config:make_config", env=None, seed=0, total_env_steps=1_000)

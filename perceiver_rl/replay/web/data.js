@@ -13,6 +13,9 @@ function fromHalf(bits) {
   return out;
 }
 
+/** A move within one step longer than this share of the field is another entity in the same slot. */
+const LEAP = 0.12;
+
 const VIEWS = {
   bool: (buffer, at, count) => new Uint8Array(buffer, at, count),
   int16: (buffer, at, count) => new Int16Array(buffer, at, count),
@@ -61,6 +64,7 @@ class Recording {
 class Episode {
   constructor(recording, head, buffer) {
     this.recording = recording;
+    this.name = head.name;
     this.won = head.won;
     this.arrays = {};
     this.shapes = {};
@@ -115,6 +119,13 @@ class Episode {
     if (entity.look.position === "origin") return [0, 0];
     const { west, east, south, rows, gap } = this.box, count = Math.max(4, entity.type.max_count);
     return [west + ((entity.slot + 0.5) * (east - west)) / count, south + gap * (rows.length - rows.indexOf(entity.type.name) - 0.5)];
+  }
+
+  /** Whether a slot holds the same entity in the next frame, as far as its kind and a leap tell: lists may be sorted anew. */
+  stays(entity, frame) {
+    if (frame + 1 > this.steps || !this.present(entity, frame) || !this.present(entity, frame + 1)) return false;
+    const [x, y] = this.place(entity, frame), [nextX, nextY] = this.place(entity, frame + 1), { west, east, south, north } = this.box;
+    return Math.hypot(nextX - x, nextY - y) <= LEAP * Math.max(east - west, north - south) && this.kind(entity, frame) === this.kind(entity, frame + 1);
   }
 
   seen(actor, entity, frame) {

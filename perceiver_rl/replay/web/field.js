@@ -90,12 +90,12 @@ class Field {
     if (!episode.present(entity, frame)) return null;
     let [x, y] = episode.place(entity, frame), fade = 1, health = episode.share(entity, frame, "health"), hit = 0;
     if (frame < episode.steps && part > 0) {
-      if (episode.present(entity, frame + 1)) {
+      if (episode.stays(entity, frame)) {
         const [nextX, nextY] = episode.place(entity, frame + 1);
         x += part * (nextX - x); y += part * (nextY - y);
         const next = episode.share(entity, frame + 1, "health");
         if (health !== null && next < health - 1e-4) { hit = Math.sin(Math.PI * part); health += part * (next - health); }
-      } else fade = 1 - part;
+      } else if (!episode.present(entity, frame + 1)) fade = 1 - part;
     }
     const [left, top] = this.pixel([x, y]), { selected, view } = this.state;
     const actor = this.recording.actors.indexOf(selected);
@@ -149,7 +149,7 @@ class Field {
       let [x, y] = [spot.x, spot.y];
       context.strokeStyle = this.colours[spot.entity.look.side];
       context.lineWidth = Math.max(1, this.radius * 0.22);
-      for (let back = 0; back < TRAIL_FRAMES && frame - back >= 0 && episode.present(spot.entity, frame - back); back++) {
+      for (let back = 0; back < TRAIL_FRAMES && frame - back >= 0 && (back === 0 || episode.stays(spot.entity, frame - back)); back++) {
         const [left, top] = this.pixel(episode.place(spot.entity, frame - back));
         context.globalAlpha = 0.26 * (1 - back / TRAIL_FRAMES) * (spot.seen ? 1 : 0.3);
         context.beginPath();

@@ -162,8 +162,8 @@ function start(recording) {
   })) byId(id).addEventListener("click", act);
   recording.episodes.forEach((episode, i) => {
     const button = document.createElement("button");
-    button.textContent = `${i + 1}${episode.won === null ? "" : episode.won ? " won" : " lost"}`;
-    button.title = `Episode ${i + 1}, ${episode.steps} steps`;
+    button.textContent = `${episode.name.replace("episode ", "")}${episode.won === null ? "" : episode.won ? " won" : " lost"}`;
+    button.title = `${episode.name}, ${episode.steps} steps`;
     button.addEventListener("click", () => showEpisode(episode));
     byId("episodes").append(button);
   });
@@ -194,7 +194,7 @@ function start(recording) {
 
   const { head } = recording;
   byId("env").textContent = head.env;
-  byId("about").textContent = [head.policy, head.schema.control, head.mode, `seed ${head.seed}`].join(" · ");
+  byId("about").textContent = [head.policy, head.control, head.mode, `seed ${head.seed}`].join(" · ");
   byId("show-view").hidden = !recording.decentralized;
   setTheme(["light", "dark"].includes(wanted.get("theme")) ? wanted.get("theme") : dark ? "dark" : "light");
   new ResizeObserver(redraw).observe(document.body);

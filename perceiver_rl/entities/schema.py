@@ -1,129 +1,31 @@
-"""The contract between an environment and the model: what there is to see, who acts, and what they may do.
-
-An environment describes its observation once, as an `EntitySchema`. Spaces, validation, error messages and
-the model's input layers are all made from that one description, so they cannot drift apart. This module needs
-numpy and gymnasium only: an environment can depend on it without installing torch or Ray.
-
-One worked example, a squad of at most two marines that sees at most three zerglings:
-
->>> schema = EntitySchema(
-...     entity_types=(
-...         EntityType("marine", ("health", "x", "y"), max_count=2),
-...         EntityType("zergling", ("health", "x", "y"), max_count=3),
-...     ),
-...     actors=("marine",),
-...     verbs=("stop", "north", "south", "east", "west"),
-...     targeted_verbs=(TargetedVerb("attack", "zergling"),),
-... )
->>> schema.max_actors, schema.num_options  # five verbs, then one option for each zergling slot
-(2, 8)
->>> schema.option_name(6)
-'attack zergling 1'
-"""
+"""An environment's description as a whole, and the spaces that are made from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Observation = dict[str, NDArray[Any]]
-
-GLOBALS = "globals"
-ACTION_MASK = "action_mask"
-VISIBILITY = "visibility"
-
-Control = Literal["centralized", "decentralized"]
-"""Whether each actor's choice may depend on everything that is shown, or on what this actor sees alone."""
-
-
-def features_key(entity_type: str) -> str:
-    """Observation key of a type's features, float32 `[max_count, features]`."""
-    return f"entities/{entity_type}"
-
-
-def mask_key(entity_type: str) -> str:
-    """Observation key of a type's presence mask, bool `[max_count]`, True = present."""
-    return f"entity_mask/{entity_type}"
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One number of an entity, with the range that it is expected to stay in.
-
-    The model rescales `[low, high]` linearly to [-1, 1], so declare the range wherever it is not [-1, 1]
-    already. Values outside the range are legal; they are rescaled by the same line, not clipped.
-
-    Args:
-        name: Name for plots, replays and error messages; unique within its entity type.
-        low: Value that the model reads as -1.
-        high: Value that the model reads as +1.
-    """
-
-    name: str
-    low: float | int = -1.0
-    high: float | int = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("feature name: got an empty string, expected a name")
-        if not (np.isfinite(self.low) and np.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"feature {self.name!r}: got range [{self.low}, {self.high}], expected finite low < high")
-
-
-@dataclass(frozen=True)
-class EntityType:
-    """A kind of thing that can be seen: its features and how many slots it has.
-
-    Args:
-        name: Unique name, used in observation keys and messages.
-        features: `Feature`s, or plain names for features that already lie in [-1, 1].
-        max_count: Number of slots, the most entities of this type that one observation can hold.
-    """
-
-    name: str
-    features: tuple[Feature, ...]
-    max_count: int
-
-    def __init__(self, name: str, features: Sequence[Feature | str], max_count: int) -> None:
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "features", _as_features(features))
-        object.__setattr__(self, "max_count", max_count)
-        if not name or "/" in name:
-            raise ValueError(f"entity type name: got {name!r}, expected a non-empty name without '/'")
-        if not self.features:
-            raise ValueError(f"entity type {name!r}: got no features, expected at least one")
-        if max_count < 1:
-            raise ValueError(f"entity type {name!r}: got max_count={max_count}, expected at least 1")
-        _require_unique(self.feature_names, f"entity type {name!r}: feature names")
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the features, in the order of the observation's columns."""
-        return tuple(feature.name for feature in self.features)
-
-    @property
-    def num_features(self) -> int:
-        """Number of columns of this type in the observation."""
-        return len(self.features)
-
-
-@dataclass(frozen=True)
-class TargetedVerb:
-    """A verb that needs a target: one option for each slot of the target's entity type.
-
-    Args:
-        name: Name of the verb, e.g. `"attack"`.
-        target: Name of the entity type that it is aimed at.
-    """
-
-    name: str
-    target: str
+from perceiver_rl.entities import checks, layout
+from perceiver_rl.entities.description import (
+    ACTION_MASK,
+    GLOBALS,
+    VISIBILITY,
+    Control,
+    EntityType,
+    Feature,
+    Observation,
+    TargetedVerb,
+    as_features,
+    features_key,
+    mask_key,
+    require_unique,
+)
 
 
 @dataclass(frozen=True)
@@ -178,12 +80,12 @@ class EntitySchema:
     def __post_init__(self) -> None:
         for name in ("entity_types", "actors", "verbs", "targeted_verbs", "relative", "privileged"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "globals", _as_features(self.globals))
+        object.__setattr__(self, "globals", as_features(self.globals))
         known = tuple(entity_type.name for entity_type in self.entity_types)
-        _require_unique(known, "entity type names")
-        _require_unique(self.actors, "actor types")
-        _require_unique((*self.verbs, *(verb.name for verb in self.targeted_verbs)), "verb names")
-        _require_unique(tuple(feature.name for feature in self.globals), "global feature names")
+        require_unique(known, "entity type names")
+        require_unique(self.actors, "actor types")
+        require_unique((*self.verbs, *(verb.name for verb in self.targeted_verbs)), "verb names")
+        require_unique(tuple(feature.name for feature in self.globals), "global feature names")
         if not self.actors:
             raise ValueError("actors: got none, expected at least one entity type that acts")
         for actor in self.actors:
@@ -207,7 +109,7 @@ class EntitySchema:
                 "relative: got features under centralized control, expected none: what all actors see together is relative "
                 "to none of them"
             )
-        _require_unique(tuple(feature.name for feature in self.relative), "relative feature names")
+        require_unique(tuple(feature.name for feature in self.relative), "relative feature names")
         for feature in self.relative:
             for actor in self.actors:
                 if feature.name not in self.entity_type(actor).feature_names:
@@ -215,7 +117,7 @@ class EntitySchema:
                         f"relative feature {feature.name!r}: actor type {actor!r} has no such feature, expected one of "
                         f"{', '.join(self.entity_type(actor).feature_names)}"
                     )
-        _require_unique(self.privileged, "privileged")
+        require_unique(self.privileged, "privileged")
         choosers = {*self.actors, *(verb.target for verb in self.targeted_verbs)}
         for name in self.privileged:
             if name not in (*known, GLOBALS):
@@ -330,54 +232,8 @@ class EntitySchema:
         Raises:
             ValueError: If a type is unknown, there are more entities than slots, or `check` finds fault.
         """
-        for name in entities:
-            self.entity_type(name)
-        observation: Observation = {}
-        counts: dict[str, int] = {}
-        for entity_type in self.entity_types:
-            rows = np.asarray(entities.get(entity_type.name, ()), dtype=np.float32)
-            rows = rows.reshape(0, entity_type.num_features) if rows.shape == (0,) else rows
-            if rows.ndim != 2 or rows.shape[1] != entity_type.num_features:
-                raise ValueError(
-                    f"entities of type {entity_type.name!r}: got shape {list(rows.shape)}, expected "
-                    f"[count, {entity_type.num_features}] with columns {', '.join(entity_type.feature_names)}"
-                )
-            if len(rows) > entity_type.max_count:
-                raise ValueError(
-                    f"entities of type {entity_type.name!r}: got {len(rows)}, expected at most "
-                    f"{entity_type.max_count}; raise max_count in the schema or leave out the least important"
-                )
-            features = np.zeros((entity_type.max_count, entity_type.num_features), np.float32)
-            features[: len(rows)] = rows
-            observation[features_key(entity_type.name)] = features
-            observation[mask_key(entity_type.name)] = np.arange(entity_type.max_count) < len(rows)
-            counts[entity_type.name] = len(rows)
-        observation[GLOBALS] = np.asarray(globals, np.float32).reshape(-1)
-        present = self.actor_mask(observation)
         legal = np.asarray(action_mask, bool)
-        legal = legal.reshape(0, self.num_options) if legal.shape == (0,) else legal
-        if legal.shape != (present.sum(), self.num_options):
-            actors = ", ".join(f"{counts[actor]} {actor}" for actor in self.actors)
-            raise ValueError(
-                f"action_mask: got shape {list(legal.shape)}, expected [{present.sum()}, {self.num_options}]"
-                f", one row for each present actor ({actors}) and one column for each option"
-            )
-        observation[ACTION_MASK] = np.zeros((self.max_actors, self.num_options), bool)
-        observation[ACTION_MASK][present] = legal
-        if self.control == "decentralized":
-            there = self.entity_mask(observation)
-            sees = np.ones((present.sum(), there.sum()), bool) if visibility is None else np.asarray(visibility, bool)
-            if sees.shape != (present.sum(), there.sum()):
-                raise ValueError(
-                    f"visibility: got shape {list(sees.shape)}, expected [{present.sum()}, {there.sum()}], one row for each "
-                    "present actor and one column for each present entity"
-                )
-            observation[VISIBILITY] = np.zeros((self.max_actors, self.max_entities), bool)
-            observation[VISIBILITY][np.ix_(present, there)] = sees
-        elif visibility is not None:
-            raise ValueError("visibility: got an array under centralized control, expected None")
-        self.check(observation)
-        return observation
+        return layout.pack(self, entities, legal, np.asarray(globals, np.float32).reshape(-1), visibility)
 
     def unpack(self, observation: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Give back the present entities of each type as rows `[count, features]`: the inverse of `pack`."""
@@ -410,27 +266,7 @@ class EntitySchema:
         Raises:
             ValueError: What is wrong, where, what was found and what was expected.
         """
-        self._check_arrays(observation, batch_shape)
-        for entity_type in self.entity_types:
-            features = observation[features_key(entity_type.name)]
-            mask = observation[mask_key(entity_type.name)]
-            if not np.isfinite(features).all():
-                bad = np.argwhere(~np.isfinite(features) & mask[..., None])
-                if len(bad):
-                    *batch, slot, column = (int(i) for i in bad[0])
-                    raise ValueError(
-                        f"entity type {entity_type.name!r}, feature {entity_type.feature_names[column]!r}, "
-                        f"entity {slot}{_at(batch)}: got {features[tuple(bad[0])]}, expected a finite number"
-                    )
-        if not np.isfinite(observation[GLOBALS]).all():
-            *batch, column = (int(i) for i in np.argwhere(~np.isfinite(observation[GLOBALS]))[0])
-            raise ValueError(
-                f"global feature {self.globals[column].name!r}{_at(batch)}: got "
-                f"{observation[GLOBALS][(*batch, column)]}, expected a finite number"
-            )
-        self._check_action_mask(observation)
-        if self.control == "decentralized":
-            self._check_visibility(observation)
+        checks.check_observation(self, observation, batch_shape)
 
     def check_action(self, observation: Mapping[str, NDArray[Any]], action: ArrayLike) -> None:
         """Raise if a present actor's option is not legal, or an absent one's is not 0.
@@ -442,31 +278,7 @@ class EntitySchema:
         Raises:
             ValueError: Which actor chose what, and what it could have chosen.
         """
-        options = np.asarray(action)
-        if options.shape != (self.max_actors,) or not np.issubdtype(options.dtype, np.integer):
-            raise ValueError(
-                f"action: got {options.dtype} of shape {list(options.shape)}, expected one integer option "
-                f"for each actor, shape [{self.max_actors}]"
-            )
-        present = self.actor_mask(observation)
-        for actor, option in enumerate(options.tolist()):
-            if not 0 <= option < self.num_options:
-                raise ValueError(
-                    f"action of {self.actor_name(actor)}: got option {option}, expected 0 to {self.num_options - 1}"
-                )
-            if not present[actor]:
-                if option != 0:
-                    raise ValueError(
-                        f"action of {self.actor_name(actor)}, which is absent: got option {option} "
-                        f"({self.option_name(option)}), expected 0"
-                    )
-            elif not observation[ACTION_MASK][actor, option]:
-                options_now = np.flatnonzero(observation[ACTION_MASK][actor]).tolist()
-                legal = ", ".join(map(self.option_name, options_now))
-                raise ValueError(
-                    f"action of {self.actor_name(actor)}: got {self.option_name(option)!r}, which is not "
-                    f"legal now; legal are {legal}"
-                )
+        checks.check_action(self, observation, action)
 
     def actor_name(self, actor: int) -> str:
         """Readable name of an actor slot, e.g. `"marine 1"`."""
@@ -478,72 +290,9 @@ class EntitySchema:
             index -= count
         raise ValueError(f"actor: got {actor}, expected 0 to {self.max_actors - 1}")
 
-    def _check_arrays(self, observation: Mapping[str, Any], batch_shape: tuple[int, ...]) -> None:
-        """Keys, types, dtypes and shapes."""
-        expected = self._arrays
-        if observation.keys() != expected.keys():
-            missing = sorted(expected.keys() - observation.keys())
-            extra = sorted(observation.keys() - expected.keys())
-            raise ValueError(f"observation keys: missing {missing}, unknown {extra}, expected exactly {sorted(expected)}")
-        for key, (shape, dtype) in expected.items():
-            array, full_shape = observation[key], (*batch_shape, *shape)
-            if not isinstance(array, np.ndarray) or array.dtype != dtype or array.shape != full_shape:
-                got = (
-                    f"{array.dtype} array of shape {list(array.shape)}"
-                    if isinstance(array, np.ndarray)
-                    else f"a {type(array).__name__}"
-                )
-                raise ValueError(
-                    f"observation[{key!r}]: got {got}, expected {np.dtype(dtype)} array of shape {list(full_shape)}"
-                )
-
-    def _check_action_mask(self, observation: Mapping[str, NDArray[Any]]) -> None:
-        """Present actors have a legal option, absent ones none, and absent entities are nobody's target."""
-        legal, present = observation[ACTION_MASK], self.actor_mask(observation)
-        has_option = legal.any(axis=-1)
-        if (has_option != present).any():
-            *batch, actor = (int(i) for i in np.argwhere(has_option != present)[0])
-            if present[(*batch, actor)]:
-                raise ValueError(
-                    f"action_mask of {self.actor_name(actor)}{_at(batch)}, which is present: got no legal "
-                    "option, expected at least one; give actors with nothing to do a verb such as 'stop'"
-                )
-            raise ValueError(
-                f"action_mask of {self.actor_name(actor)}{_at(batch)}, which is absent: got legal options, "
-                "expected all False"
-            )
-        for verb, targets in zip(self.targeted_verbs, self.target_slices, strict=True):
-            absent = ~observation[mask_key(verb.target)]
-            aimed = legal[..., targets] & absent[..., None, :]
-            if aimed.any():
-                *batch, actor, target = (int(i) for i in np.argwhere(aimed)[0])
-                raise ValueError(
-                    f"action_mask of {self.actor_name(actor)}{_at(batch)}: got legal option '{verb.name} "
-                    f"{verb.target} {target}', but {verb.target} {target} is absent; expected options at "
-                    "absent entities to be False"
-                )
-
-    def _check_visibility(self, observation: Mapping[str, NDArray[Any]]) -> None:
-        """Present actors see themselves, and what they may aim at."""
-        sees, present = observation[VISIBILITY], self.actor_mask(observation)
-        sees_itself = sees[..., np.arange(self.max_actors), self.actor_slots]
-        if (present & ~sees_itself).any():
-            *batch, actor = (int(i) for i in np.argwhere(present & ~sees_itself)[0])
-            raise ValueError(
-                f"visibility of {self.actor_name(actor)}{_at(batch)}, which is present: got False at itself, expected True"
-            )
-        for verb, targets in zip(self.targeted_verbs, self.target_slices, strict=True):
-            aimed = observation[ACTION_MASK][..., targets] & ~sees[..., self.entity_slices[verb.target]]
-            if aimed.any():
-                *batch, actor, target = (int(i) for i in np.argwhere(aimed)[0])
-                raise ValueError(
-                    f"action_mask of {self.actor_name(actor)}{_at(batch)}: got legal option '{verb.name} {verb.target} "
-                    f"{target}', but it does not see {verb.target} {target}; its options would tell of what it cannot see"
-                )
-
     @cached_property
-    def _arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
-        """Shape and dtype of every observation array."""
+    def arrays(self) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and dtype of every observation array, by key."""
         arrays: dict[str, tuple[tuple[int, ...], type]] = {}
         for each in self.entity_types:
             arrays[features_key(each.name)] = ((each.max_count, each.num_features), np.float32)
@@ -591,7 +340,7 @@ class EntityObservationSpace(gymnasium.spaces.Dict):
     def __init__(self, schema: EntitySchema, seed: int | np.random.Generator | None = None) -> None:
         self.schema = schema
         spaces: dict[str, gymnasium.Space[Any]] = {}
-        for key, (shape, dtype) in schema._arrays.items():
+        for key, (shape, dtype) in schema.arrays.items():
             if dtype is np.bool_:
                 # gymnasium's annotation forgets bool, which its own checks and `sample` know.
                 spaces[key] = gymnasium.spaces.Box(0, 1, shape, np.bool_)  # type: ignore[arg-type]
@@ -612,18 +361,3 @@ def schema_of(observation_space: gymnasium.Space[Any]) -> EntitySchema:
             "of an EntitySchema; let the environment declare a schema and use `schema.observation_space`"
         )
     return observation_space.schema
-
-
-def _as_features(features: Sequence[Feature | str]) -> tuple[Feature, ...]:
-    return tuple(feature if isinstance(feature, Feature) else Feature(feature) for feature in features)
-
-
-def _require_unique(names: Sequence[str], what: str) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{what}: got {', '.join(map(repr, repeated))} more than once, expected unique names")
-
-
-def _at(batch: Sequence[int]) -> str:
-    """Where in a batch, for messages; empty for a single observation."""
-    return f" of batch entry {', '.join(map(str, batch))}" if batch else ""

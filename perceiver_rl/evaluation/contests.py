@@ -1,0 +1,99 @@
+"""Who plays where: what `perceiver-rl evaluate` puts into its table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from perceiver_rl.bundle import is_bundle, load_policy
+from perceiver_rl.evaluation.agent import Agent, PolicyAgent, make_agent
+from perceiver_rl.evaluation.arena import Arena, ParallelArena, VectorArena
+from perceiver_rl.evaluation.statistics import Mode, Summary, summarize
+from perceiver_rl.evaluation.trained import Trained
+
+MAX_ENVS = 128
+"""Environments of an evaluation's batch at most."""
+
+MAX_PARALLEL_ENVS = 16
+"""The same for multi-agent environments, which are single ones, each stepped by itself."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One policy, or several that play together, in one environment: a row of the table."""
+
+    arena: Arena
+    policy: str
+    """Its name in the table."""
+    mode: Mode
+    players: dict[str, Agent]
+    """By module id."""
+    is_trained: bool
+    """Whether it is what is evaluated, not what stands beside it."""
+
+    def play(self, episodes: int, seed: int, on_episode: Callable[[int, int], None]) -> Summary:
+        """Play and sum up.
+
+        Args:
+            episodes: Rounded up so that each environment of the batch plays equally many.
+            seed: Of environments and sampled actions. The same seed gives the same summary.
+            on_episode: Called after every episode with how many are done and how many will be.
+        """
+        records = self.arena.play(
+            self.players,
+            episodes_per_env=math.ceil(episodes / self.arena.num_envs),
+            seed=seed,
+            greedy=self.mode == "greedy",
+            on_episode=on_episode,
+        )
+        return summarize(
+            records, env=self.arena.env, policy=self.policy, mode=self.mode, seed=seed, control=self.arena.control
+        )
+
+
+def contests_of(trained: Trained, against: Sequence[str], episodes: int) -> list[Contest]:
+    """Every contest of an evaluation: in each environment the trained policy greedily and sampled, then the others.
+
+    Args:
+        trained: What is evaluated, and where.
+        against: Agents by name or import string, and bundles by path, which play in place of it.
+        episodes: Of each contest.
+
+    Raises:
+        ValueError: If there is no such environment or agent, or a policy does not fit an environment.
+        ImportError: If an environment needs a package that is not installed.
+    """
+    contests: list[Contest] = []
+    for env in trained.envs:
+        arena = _arena(trained, env, episodes)
+        policies: dict[str, Agent] = {
+            module: PolicyAgent(trained.policy(schema, module)) for module, schema in arena.schemas.items()
+        }
+        contests += [Contest(arena, trained.name, mode, policies, is_trained=True) for mode in ("greedy", "sampled")]
+        for name in against:
+            contests += _contests_of_other(arena, name)
+    return contests
+
+
+def _contests_of_other(arena: Arena, name: str) -> list[Contest]:
+    players: dict[str, Agent]
+    if is_bundle(Path(name)):
+        bundle = load_policy(name)
+        players = {module: PolicyAgent(bundle.for_schema(schema)) for module, schema in arena.schemas.items()}
+        return [Contest(arena, name, mode, players, is_trained=False) for mode in ("greedy", "sampled")]
+    players = {module: make_agent(name, schema) for module, schema in arena.schemas.items()}
+    return [Contest(arena, name, "sampled", players, is_trained=False)]
+
+
+def _arena(trained: Trained, env: str, episodes: int) -> Arena:
+    if trained.module is None:
+        return ParallelArena(env, _num_envs(episodes, MAX_PARALLEL_ENVS), trained.env_config, trained.agents)
+    return VectorArena(env, _num_envs(episodes, MAX_ENVS), trained.env_config, trained.module)
+
+
+def _num_envs(episodes: int, at_most: int) -> int:
+    """Environments for at least that many episodes, so that each plays the same number."""
+    episodes_per_env = math.ceil(episodes / at_most)
+    return math.ceil(episodes / episodes_per_env)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.presets import preset
+from perceiver_rl.evaluation.contests import contests_of
+from perceiver_rl.evaluation.statistics import Summary
+from perceiver_rl.evaluation.trained import Trained, _environments
+from perceiver_rl.policy.entity_policy import EntityPolicy
+from tests.evaluation.streaks import SCHEMA, Streaks
+
+EVEN, TURNS = "tests.evaluation.test_contests:make_even", "tests.evaluation.test_contests:make_turns"
+make_even: Callable[..., Streaks] = lambda num_envs: Streaks(num_envs, action_reward=1.0)  # noqa: E731
+make_turns: Callable[..., Streaks] = lambda num_envs: Streaks(num_envs, noise=1.0, alternate=True)  # noqa: E731
+
+
+POLICY = EntityPolicy(SCHEMA, preset("tiny"))
+
+
+def trained(*envs: str) -> Trained:
+    return Trained(
+        title="a policy",
+        name="mine",
+        envs=envs,
+        env_config={},
+        env_steps=10,
+        agents={},
+        module="default",
+        policy=lambda schema, module: POLICY,
+        curves=None,
+    )
+
+
+def play(seed: int, *envs: str, against: tuple[str, ...] = ("random",)) -> list[Summary]:
+    return [contest.play(6, seed, lambda done, total: None) for contest in contests_of(trained(*envs), against, 6)]
+
+
+def test_contests__are_those_of_every_environment_with_the_trained_policy_first() -> None:
+    contests = contests_of(trained(EVEN, TURNS), ["random"], 6)
+    assert [(each.arena.env, each.policy, each.mode, each.is_trained) for each in contests] == [
+        (env, policy, mode, policy == "mine")
+        for env in (EVEN, TURNS)
+        for policy, mode in (("mine", "greedy"), ("mine", "sampled"), ("random", "sampled"))
+    ]
+
+
+def test_contests__give_the_same_figures_to_the_digit_for_the_same_seed() -> None:
+    first, second, other = (play(seed, EVEN, TURNS) for seed in (3, 3, 4))
+    assert first == second
+    assert [each.return_mean for each in first] != [each.return_mean for each in other]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, ("a", "b")), ("c", ("c",)), ("c,d+e", ("c", "d+e"))])
+def test_environments__are_the_members_trained_in_or_those_given(given: str | None, expected: tuple[str, ...]) -> None:
+    assert _environments(given, "a+b") == expected
+
+
+@pytest.mark.parametrize("given", ["a,", "a,a", ","])
+def test_environments__must_differ(given: str) -> None:
+    with pytest.raises(ValueError, match="expected different environments separated by commas"):
+        _environments(given, "x")
+
+
+def test_contests__refuse_unknown_agents_before_anything_is_played(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Streaks, "step", lambda *args: pytest.fail("played"))
+    with pytest.raises(ValueError, match="nobody"):
+        contests_of(trained(EVEN), ["random", "nobody"], 6)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.presets import preset
+from envs.kaz import kaz_scene, kaz_schema, make_parallel
+from perceiver_rl.evaluation.agent import PolicyAgent
+from perceiver_rl.evaluation.parallel import evaluate_parallel
+from perceiver_rl.evaluation.trained import Trained
+from perceiver_rl.policy.entity_policy import EntityPolicy
+from perceiver_rl.replay import Recording, read_page, record_parallel, write_page
+from perceiver_rl.replay.trained import record_trained
+from tests.parallel_environments import SCHEMAS, TIME_LIMIT, make_deliveries
+
+KINDS = ("courier", "porter")
+
+
+def policies() -> dict[str, EntityPolicy]:
+    torch.manual_seed(0)
+    return {kind: EntityPolicy(SCHEMAS[kind], preset("tiny")) for kind in KINDS}
+
+
+def recording_of(kind: str = "courier", episodes: int = 2, seed: int = 5, greedy: bool = False) -> Recording:
+    env = make_deliveries(kinds=KINDS)
+    policy_of = {agent: agent.split("_")[0] for agent in env.possible_agents}
+    return record_parallel(
+        policies(),
+        policy_of,
+        env,
+        shown=kind,
+        episodes=episodes,
+        env_name="deliveries",
+        policy_name="fresh",
+        seed=seed,
+        greedy=greedy,
+    )
+
+
+def test_record_parallel__has_an_episode_for_each_agent_from_its_birth_to_its_end() -> None:
+    recording = recording_of()
+    names = [episode.name for episode in recording.episodes]
+    assert names[0] == "1: courier_0"
+    assert len(names) == len(set(names)) == 8
+    assert not any("porter" in name for name in names)
+    lengths = {episode.name: episode.length for episode in recording.episodes}
+    assert lengths["1: courier_0"] == lengths["2: courier_0"] == TIME_LIMIT
+    assert {lengths[name] for name in names if not name.endswith("_0")} <= {1, 2, 3}
+    for episode in recording.episodes:
+        assert episode.entity_mask.shape == (episode.length + 1, 4)
+        np.testing.assert_allclose(episode.probabilities.astype(float).sum(axis=2), 1.0, atol=2e-3)
+    assert recording.control == "per agent"
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_record_parallel__plays_the_episode_that_evaluate_plays(greedy: bool) -> None:
+    env = make_deliveries(kinds=KINDS)
+    policy_of = {agent: agent.split("_")[0] for agent in env.possible_agents}
+    players = {kind: PolicyAgent(policy) for kind, policy in policies().items()}
+    (record,) = evaluate_parallel(players, policy_of, [env], episodes_per_env=1, seed=5, greedy=greedy)
+    got = sum(episode.total_reward for kind in KINDS for episode in recording_of(kind, episodes=1, greedy=greedy).episodes)
+    assert got == pytest.approx(record.total_reward)
+
+
+def test_record_parallel__refuses_a_policy_that_nobody_plays_by() -> None:
+    with pytest.raises(ValueError, match="got policy 'knight', by which no agent plays; expected one of courier, porter"):
+        recording_of("knight")
+
+
+def test_record_trained__asks_whom_to_show_where_several_policies_play(tmp_path: Path) -> None:
+    made = policies()
+    settings: dict[str, Any] = {"title": "a policy", "name": "mine", "env_config": {"kinds": KINDS}, "env_steps": 10}
+    trained = Trained(
+        **settings,
+        envs=("tests.parallel_environments:make_deliveries",),
+        agents={f"{kind}_{number}": kind for kind in KINDS for number in range(4)},
+        module=None,
+        policy=lambda schema, module: made[module],
+        curves=None,
+    )
+    with pytest.raises(ValueError, match="got policies courier, porter that play together, expected one to show: --policy"):
+        record_trained(trained, episodes=1, seed=0, greedy=True)
+    recording = record_trained(trained, episodes=1, seed=0, greedy=True, policy="porter")
+    assert all(episode.name.startswith("porter_") for episode in recording.episodes)
+    write_page(recording, tmp_path / "replay.html")
+    assert read_page((tmp_path / "replay.html").read_text()).episodes[0].name == recording.episodes[0].name
+
+
+def test_kaz__declares_how_an_agents_view_is_drawn() -> None:
+    env = make_parallel("default")
+    scene = env.metadata["scene"]
+    assert scene == kaz_scene()
+    scene.check(kaz_schema())
+    assert (scene.looks["self"].position, scene.looks["zombie"].position) == ("origin", ("aside", "ahead"))
