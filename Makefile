@@ -22,9 +22,11 @@ INSTALLED = $(if $(wildcard $(DEV)),$(DEV),$(RUNTIME))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Material warns of MkDocs 2 in every build; constraints.txt pins the first (docs/decisions.md).
+export NO_MKDOCS_2_WARNING := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench tensorboard clean
+.PHONY: help install demo test test-slow check format bench docs docs-serve tensorboard clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list
@@ -65,11 +67,17 @@ bench: $(DEV) ## Measure this machine: env runners beside RLlib's own, the encod
 	$(BIN)/python -m benchmarks.sampling
 	$(BIN)/perceiver-rl bench encoder --quick
 
+docs: $(DEV) ## Build the documentation into site/; a dead link is an error
+	$(BIN)/mkdocs build --strict
+
+docs-serve: $(DEV) ## Show the documentation, and build it anew whenever a page or a docstring changes
+	$(BIN)/mkdocs serve
+
 tensorboard: $(INSTALLED) ## Open the curves of every run under runs/ (LOGDIR=… for another folder)
 	$(BIN)/tensorboard --logdir $(LOGDIR)
 
 clean: ## Remove caches and build outputs; .venv and runs/ stay
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(BIN)/python:
@@ -83,5 +91,5 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[smax,pettingzoo,magent,bench,export,dev]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[smax,pettingzoo,magent,bench,export,docs,dev]'
 	@touch $(RUNTIME) $@

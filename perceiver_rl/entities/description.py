@@ -10,10 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Observation = dict[str, NDArray[Any]]
+"""An observation as it travels: arrays by key, see `EntitySchema`."""
 
 GLOBALS = "globals"
+"""Observation key of the features that belong to no entity."""
 ACTION_MASK = "action_mask"
+"""Observation key of the legal options."""
 VISIBILITY = "visibility"
+"""Observation key of who sees whom, under decentralized control."""
 
 Control = Literal["centralized", "decentralized"]
 """Whether each actor's choice may depend on everything that is shown, or on what this actor sees alone."""

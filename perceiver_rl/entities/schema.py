@@ -38,15 +38,13 @@ class EntitySchema:
 
     The observation is a flat `gymnasium.spaces.Dict`:
 
-    ========================  =======  =============================  ==================================
-    key                       dtype    shape                          meaning
-    ========================  =======  =============================  ==================================
-    `entities/<type>`         float32  `[max_count, features]`        one row per slot
-    `entity_mask/<type>`      bool     `[max_count]`                  True = present
-    `globals`                 float32  `[len(globals)]`               scalars that belong to no entity
-    `action_mask`             bool     `[max_actors, num_options]`    True = legal; all False if absent
-    `visibility`              bool     `[max_actors, max_entities]`   True = this actor sees that entity
-    ========================  =======  =============================  ==================================
+    | key                  | dtype   | shape                        | meaning                            |
+    |----------------------|---------|------------------------------|------------------------------------|
+    | `entities/<type>`    | float32 | `[max_count, features]`      | one row per slot                   |
+    | `entity_mask/<type>` | bool    | `[max_count]`                | True = present                     |
+    | `globals`            | float32 | `[len(globals)]`             | scalars that belong to no entity   |
+    | `action_mask`        | bool    | `[max_actors, num_options]`  | True = legal; all False if absent  |
+    | `visibility`         | bool    | `[max_actors, max_entities]` | True = this actor sees that entity |
 
     The action is `MultiDiscrete([num_options] * max_actors)`; an absent actor's action is option 0.
 

@@ -14,6 +14,7 @@ from perceiver_rl.evaluation.rollout import EpisodeRecord
 from perceiver_rl.provenance import provenance
 
 Mode = Literal["greedy", "sampled"]
+"""How actions are chosen: each actor's most probable option, or a draw."""
 
 CONFIDENCE = 0.95
 

@@ -13,6 +13,7 @@ from perceiver_rl.nn.perceiver_io import PerceiverIO, PerceiverIOConfig
 from perceiver_rl.nn.transformer import EntityTransformer, EntityTransformerConfig
 
 EncoderConfig = PerceiverIOConfig | EntityTransformerConfig
+"""What `build_encoder` builds from."""
 
 
 @runtime_checkable  # signatures are checked at run time under pytest
