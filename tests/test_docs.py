@@ -175,7 +175,7 @@ def test_front_page__says_what_the_readme_says() -> None:
         assert all(block in readme for block in blocks)
 
 
-@pytest.mark.parametrize("page", ["docs/concepts.md", "docs/internals.md"])
+@pytest.mark.parametrize("page", ["docs/concepts.md", pytest.param("docs/internals.md", marks=pytest.mark.slow)])
 def test_page__prints_what_it_says(page: str, tmp_path: Path) -> None:
     blocks = fences(page, "pycon")
     assert len(blocks) >= 3
