@@ -11,8 +11,8 @@ from perceiver_rl.entities import EntitySchema
 
 
 def verb_names(schema: EntitySchema) -> tuple[str, ...]:
-    """Every verb once, in the schema's order: those without a target first. A verb of several target types counts as one."""
-    return tuple(dict.fromkeys((*schema.verbs, *(verb.name for verb in schema.targeted_verbs))))
+    """All verbs in the order of options: those without a target first."""
+    return (*schema.verbs, *(verb.name for verb in schema.targeted_verbs))
 
 
 def count_verbs(
@@ -31,12 +31,8 @@ def count_verbs(
         A count for each of `verb_names`, in that order.
     """
     by_option = np.bincount(options[legal.any(axis=-1)], minlength=schema.num_options)
-    counts = dict.fromkeys(verb_names(schema), 0)
-    for verb, count in zip(schema.verbs, by_option[: schema.num_verbs], strict=True):
-        counts[verb] += int(count)
-    for targeted, place in zip(schema.targeted_verbs, schema.target_slices, strict=True):
-        counts[targeted.name] += int(by_option[place].sum())
-    return counts
+    counts = [*by_option[: schema.num_verbs], *(by_option[targets].sum() for targets in schema.target_slices)]
+    return {verb: int(count) for verb, count in zip(verb_names(schema), counts, strict=True)}
 
 
 def shares(counts: Mapping[str, float]) -> dict[str, float]:

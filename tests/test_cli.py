@@ -24,6 +24,8 @@ COMMAND = str(Path(sys.executable).parent / "perceiver-rl")
 CONFIG = "tests/courier_config.py"
 ROOT = Path(__file__).parent.parent
 TOTAL = 6_000
+TEXTS = ("run/schema", "run/model", "run/settings")
+"""In TensorBoard."""
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -198,6 +200,48 @@ def test_tensorboard__has_readable_tags_and_the_evaluation(story: Story) -> None
         tags |= set(events.Tags()["scalars"])
     assert {"outcome/return", "outcome/score", "policy/entropy_per_actor", "value/explained_variance"} <= tags
     assert {"time/env_steps_per_second", "optimizer/learning_rate", "evaluation/greedy/return"} <= tags
+    assert {"actions/wait", "actions/deliver"} <= tags
+
+
+def test_tensorboard__tells_config_schema_and_hyper_parameters_of_the_complete_run(story: Story) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+    events = EventAccumulator(str(story.run))
+    events.Reload()
+    texts = {tag: events.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode() for tag in TEXTS}
+    assert "| post | 5 | no | team [-1, 1], brightness [-1, 1] |" in texts["run/schema"]
+    assert "| deliver | post |" in texts["run/schema"]
+    assert "| perceiver.num_latents | " in texts["run/model"]
+    assert "| minibatch_size | 128 |" in texts["run/settings"]
+    contents = events.PluginTagToContent("hparams")
+    start = metadata.parse_session_start_info_plugin_data(contents[metadata.SESSION_START_INFO_TAG])
+    assert start.hparams["seed"].number_value == 3
+    assert start.hparams["training/lr"].number_value == pytest.approx(1e-3)
+    assert start.hparams["model/encoder"].string_value == "perceiver"
+    assert start.hparams["env"].string_value == "tests.environments:make_couriers"
+    experiment = metadata.parse_experiment_plugin_data(contents[metadata.EXPERIMENT_TAG])
+    metrics = [each.name.tag for each in experiment.metric_infos]
+    assert metrics[0] == "outcome/win_rate"
+    # Couriers know nothing of winning; the last values of all other metrics are the last scalars of this very run.
+    last = progress(story.run)[-1]
+    for tag in metrics[1:]:
+        assert events.Scalars(tag)[-1].value == pytest.approx(last[tag]), tag
+    end = plugin_data_pb2.HParamsPluginData.FromString(contents[metadata.SESSION_END_INFO_TAG]).session_end_info
+    assert end.status == 1, "success"
+
+
+def test_tensorboard__shows_pictures_of_checkpoints(story: Story) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(story.run / "pictures"))
+    events.Reload()
+    for tag in ("actions/by_verb", "attention/units_to_units", "attention/latents_to_units"):
+        steps = [image.step for image in events.Images(tag)]
+        assert steps == sorted(set(steps))
+        assert set(steps) <= set(checkpoints(story.run))
+        assert steps[-1] == checkpoints(story.run)[-1]
+    assert "Pictures:   no field and no video, since courier has no position" in story.resumed.stderr
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,15 @@ def test_painter__goes_on_without_its_process(run: Path) -> None:
 
 
 def test_painter__ends_at_once_where_training_fails(run: Path) -> None:
-    with pytest.raises(RuntimeError, match="diverged"), Painter(run, ENV, {}, seed=3, say=print) as painter:
-        painter.paint(checkpoints(run)[0])
-        raise RuntimeError("diverged")
+    painter = Painter(run, ENV, {}, seed=3, say=print)
+
+    def train() -> None:
+        with painter:
+            painter.paint(checkpoints(run)[0])
+            raise RuntimeError("diverged")
+
+    with pytest.raises(RuntimeError, match="diverged"):
+        train()
     assert painter.count == 0
     assert multiprocessing.active_children() == []
 

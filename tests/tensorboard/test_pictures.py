@@ -1,6 +1,7 @@
 import dataclasses
 import io
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_pictures__video_shows_every_frame_of_a_short_episode(recording: Recordi
     video = Image.open(io.BytesIO(draw_pictures(recording).images["episode/video"].encoded))
     frames = [pixels(frame) for frame in ImageSequence.Iterator(video)]
     assert len(frames) == recording.episodes[0].length + 1
-    assert all((before != after).any() for before, after in zip(frames, frames[1:], strict=False))
+    assert all((before != after).any() for before, after in pairwise(frames))
     assert video.info["loop"] == 0
 
 
