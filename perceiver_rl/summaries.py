@@ -44,7 +44,7 @@ def verb_histogram(tag: str, shares: Mapping[str, float]) -> Summary:
     return summary
 
 
-def hparams_session(values: Mapping[str, bool | str | float], metrics: Sequence[str]) -> list[Summary]:
+def hparams_session(values: Mapping[str, bool | int | float | str], metrics: Sequence[str]) -> list[Summary]:
     """What makes a TensorBoard run a row of the HPARAMS tab: first what begins the session, last what ends it.
 
     `SummaryWriter.add_hparams` writes the same into a run of its own, apart from the curves, and its metrics as scalars of

@@ -35,7 +35,7 @@ def count_verbs(
     return {verb: int(count) for verb, count in zip(verb_names(schema), counts, strict=True)}
 
 
-def shares(counts: Mapping[str, float]) -> dict[str, float]:
+def shares(counts: Mapping[str, int | float]) -> dict[str, float]:
     """Counts as shares that sum to one; nothing if nobody chose."""
     total = sum(counts.values())
     return {verb: count / total for verb, count in counts.items()} if total else {}

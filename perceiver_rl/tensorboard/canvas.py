@@ -11,7 +11,8 @@ from typing import Literal
 from PIL import Image, ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
-Point = tuple[float, float]
+Number = float | int  # beartype, which checks signatures in tests, takes no int for a float
+Point = tuple[Number, Number]
 
 TEXT: Colour = (28, 36, 48)
 MUTED: Colour = (104, 114, 130)
@@ -26,7 +27,7 @@ SIDES: dict[str, Colour] = {"own": (43, 114, 191), "other": (205, 86, 55), "neut
 SMOOTH = 2
 """Pixels of the surface for one of the picture, each way."""
 
-SHAPES: tuple[tuple[int, float] | None, ...] = (
+SHAPES: tuple[tuple[int, Number] | None, ...] = (
     None,
     (4, 0),
     (4, 0.125),
@@ -54,11 +55,17 @@ class Canvas:
         self._image = Image.new("RGB", (width * SMOOTH, height * SMOOTH), ground)
         self._draw = ImageDraw.Draw(self._image, "RGBA")
 
+    def copy(self) -> Canvas:
+        """The same once more, to draw on."""
+        canvas = Canvas(self.width, self.height)
+        canvas._image.paste(self._image)
+        return canvas
+
     def picture(self) -> Image.Image:
         """What was drawn, in the size that was asked for."""
         return self._image.reduce(SMOOTH)
 
-    def rectangle(self, corner: Point, size: Point, colour: Colour, alpha: float = 1.0, *, rounded: float = 0.0) -> None:
+    def rectangle(self, corner: Point, size: Point, colour: Colour, alpha: Number = 1.0, *, rounded: Number = 0.0) -> None:
         """A filled rectangle from its upper left corner."""
         (left, top), (wide, high) = corner, size
         if wide <= 0 or high <= 0:
@@ -67,21 +74,21 @@ class Canvas:
         radius = min(rounded, wide / 2, high / 2) * SMOOTH
         self._draw.rounded_rectangle(box, radius, fill=_with(colour, alpha))
 
-    def line(self, points: Sequence[Point], colour: Colour, width: float, alpha: float = 1.0) -> None:
+    def line(self, points: Sequence[Point], colour: Colour, width: Number, alpha: Number = 1.0) -> None:
         """A line through points."""
         scaled = [(x * SMOOTH, y * SMOOTH) for x, y in points]
         self._draw.line(scaled, _with(colour, alpha), max(1, round(width * SMOOTH)), joint="curve")
 
-    def disc(self, centre: Point, radius: float, colour: Colour, alpha: float = 1.0) -> None:
+    def disc(self, centre: Point, radius: Number, colour: Colour, alpha: Number = 1.0) -> None:
         """A filled circle."""
         self._draw.ellipse(_box(centre, radius), fill=_with(colour, alpha))
 
-    def ring(self, centre: Point, radius: float, share: float, colour: Colour, width: float) -> None:
+    def ring(self, centre: Point, radius: Number, share: Number, colour: Colour, width: Number) -> None:
         """A share of a circle's line, from the top."""
         if share > 0:
             self._draw.arc(_box(centre, radius), -90, -90 + 360 * min(1.0, share), _with(colour, 1.0), round(width * SMOOTH))
 
-    def shape(self, number: int, centre: Point, radius: float, colour: Colour, alpha: float = 1.0) -> None:
+    def shape(self, number: int, centre: Point, radius: Number, colour: Colour, alpha: Number = 1.0) -> None:
         """A filled outline of `SHAPES`."""
         outline = SHAPES[number % len(SHAPES)]
         if outline is None:
@@ -92,7 +99,7 @@ class Canvas:
         angles = [2 * math.pi * (side / sides - first) for side in range(sides)]
         self.polygon([(centre[0] + size * math.cos(a), centre[1] + size * math.sin(a)) for a in angles], colour, alpha)
 
-    def polygon(self, points: Sequence[Point], colour: Colour, alpha: float = 1.0) -> None:
+    def polygon(self, points: Sequence[Point], colour: Colour, alpha: Number = 1.0) -> None:
         """A filled polygon."""
         self._draw.polygon([(x * SMOOTH, y * SMOOTH) for x, y in points], fill=_with(colour, alpha))
 
@@ -100,7 +107,7 @@ class Canvas:
         self,
         place: Point,
         words: str,
-        size: float = 13,
+        size: Number = 13,
         colour: Colour = TEXT,
         *,
         anchor: str = "lm",
@@ -138,7 +145,7 @@ class Canvas:
         )
 
 
-def text_width(words: str, size: float) -> float:
+def text_width(words: str, size: Number) -> float:
     """How wide words are, in pixels."""
     return _font(round(size * SMOOTH)).getlength(words) / SMOOTH
 
@@ -162,7 +169,7 @@ def gif(frames: Sequence[Image.Image], milliseconds: Sequence[int]) -> bytes:
     return buffer.getvalue()
 
 
-def mix(low: Colour, high: Colour, share: float) -> Colour:
+def mix(low: Colour, high: Colour, share: Number) -> Colour:
     """A colour between two."""
     red, green, blue = (round(a + share * (b - a)) for a, b in zip(low, high, strict=True))
     return red, green, blue
@@ -174,11 +181,11 @@ def _bytes(picture: Image.Image, kind: Literal["PNG"]) -> bytes:
     return buffer.getvalue()
 
 
-def _with(colour: Colour, alpha: float) -> tuple[int, int, int, int]:
+def _with(colour: Colour, alpha: Number) -> tuple[int, int, int, int]:
     return (*colour, round(255 * min(1.0, max(0.0, alpha))))
 
 
-def _box(centre: Point, radius: float) -> list[float]:
+def _box(centre: Point, radius: Number) -> list[float]:
     x, y = centre
     return [(x - radius) * SMOOTH, (y - radius) * SMOOTH, (x + radius) * SMOOTH, (y + radius) * SMOOTH]
 

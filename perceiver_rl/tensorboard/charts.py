@@ -55,11 +55,12 @@ def heat_map(table: Table) -> Image.Image:
             canvas.rectangle((left + column * wide, y), (wide - 1.5, high - 1.5), _shade(share))
             if wide >= 26 and high >= 16:
                 number = f"{100 * weights[row, column]:.0f}"
+                ink = (255, 255, 255) if share > 0.55 else MUTED if number == "0" else TEXT
                 canvas.text(
                     (left + (column + 0.5) * wide - 0.75, y + high / 2 - 0.5),
                     number,
                     13,
-                    (255, 255, 255) if share > 0.55 else TEXT,
+                    ink,
                     anchor="mm",
                 )
     for column in range(columns):

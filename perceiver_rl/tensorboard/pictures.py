@@ -57,14 +57,15 @@ def draw_pictures(recording: Recording) -> Pictures:
 
     Attention is that of one moment, see `telling_step`. Where those who act stand nowhere, there is no field and no video.
     """
-    episode, cast = recording.episodes[0], Cast(recording)
-    counts = shares(count_verbs(recording.schema, episode.options.astype(np.int64), episode.legal))
+    episode = recording.episodes[0]
+    cast = Cast(recording, episode)
+    counts = shares(count_verbs(recording.schema, episode.options, episode.legal))
     images = {"actions/by_verb": _still(verb_bars(counts, "Choices by verb", f"{recording.mode}, {episode.length} steps"))}
     step = telling_step(episode)
-    images |= {tag: _still(heat_map(table)) for tag, table in attention_tables(cast, episode, step).items()}
+    images |= {tag: _still(heat_map(table)) for tag, table in attention_tables(cast, step).items()}
     if cast.has_field:
-        images["attention/field"] = _still(attention_field(cast, episode, step))
-        frames, milliseconds = episode_frames(cast, episode)
+        images["attention/field"] = _still(attention_field(cast, step))
+        frames, milliseconds = episode_frames(cast)
         images["episode/video"] = Picture(gif(frames, milliseconds), *frames[0].size)
         return Pictures(images, counts, left_out=None)
     nowhere = ", ".join(dict.fromkeys(actor.entity_type.name for actor in cast.actors if actor.look.position is None))
@@ -76,14 +77,14 @@ def telling_step(episode: Episode) -> int:
     return int(episode.legal.sum(axis=(1, 2)).argmax())
 
 
-def attention_tables(cast: Cast, episode: Episode, step: int) -> dict[str, Table]:
+def attention_tables(cast: Cast, step: int) -> dict[str, Table]:
     """Attention in its two parts and as a whole, by TensorBoard tag; of whoever is there.
 
     Every actor that acts is a row, up to `MAX_SHOWN`. Rows sum to one, or nearly so: they are kept in half precision. Under
     decentralized control, where each actor has latents of its own, what they read is shown for the first.
     """
-    names, here = cast.token_names(), cast.tokens_present(episode, step)
-    acting = [number for number in range(len(cast.actors)) if episode.legal[step, number].any()][:MAX_SHOWN]
+    episode, names, here = cast.episode, cast.token_names(), cast.tokens_present(step)
+    acting = cast.acting(step)[:MAX_SHOWN]
     units, things = [cast.actors[number].name for number in acting], [names[token] for token in here]
     when = f"percent, step {step} of {episode.length}"
     composed = episode.actors_to_tokens()[step][acting][:, here]

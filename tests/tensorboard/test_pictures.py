@@ -16,7 +16,7 @@ from perceiver_rl.scene import Scene
 from perceiver_rl.tensorboard.canvas import SIDES
 from perceiver_rl.tensorboard.cast import Cast
 from perceiver_rl.tensorboard.charts import Table, heat_map, verb_bars
-from perceiver_rl.tensorboard.field import VIDEO, attention_field, episode_frames, window
+from perceiver_rl.tensorboard.field import PANEL, VIDEO, attention_field, episode_frames, following_views, view_of
 from perceiver_rl.tensorboard.pictures import attention_tables, draw_pictures, telling_step
 from tests.replay.duels import NASTIER, NUM_LATENTS, DuelVectorEnv, make_policy, record_duels
 
@@ -67,9 +67,10 @@ def test_verbs__are_the_shares_of_what_present_units_chose(recording: Recording)
 @pytest.mark.parametrize("control", ["centralized", "decentralized"])
 def test_tables__rows_sum_to_one_and_units_to_units_is_the_product(control: Any) -> None:
     recording = record_duels(control)
-    episode, cast = recording.episodes[0], Cast(recording)
+    episode = recording.episodes[0]
+    cast = Cast(recording, episode)
     for step in range(episode.length):
-        tables = attention_tables(cast, episode, step)
+        tables = attention_tables(cast, step)
         assert set(tables) == TABLES
         for table in tables.values():
             assert table.weights.shape == (len(table.row_names), len(table.column_names))
@@ -86,7 +87,7 @@ def test_tables__rows_sum_to_one_and_units_to_units_is_the_product(control: Any)
 
 def test_tables__transformer_has_no_latents() -> None:
     recording = record_duels(encoder="transformer")
-    assert set(attention_tables(Cast(recording), recording.episodes[0], 0)) == {"attention/units_to_units"}
+    assert set(attention_tables(Cast(recording, recording.episodes[0]), 0)) == {"attention/units_to_units"}
 
 
 def test_telling_step__is_the_first_with_the_most_legal_options(recording: Recording) -> None:
@@ -106,10 +107,7 @@ def test_heat_map__is_darkest_where_the_weight_is_largest() -> None:
 
     left, right = darkness([[1, 0], [0, 0]]), darkness([[0, 1], [0, 0]])
     assert left.shape == right.shape
-    row, column = np.unravel_index((left - right).argmax(), left.shape)
-    other_row, other_column = np.unravel_index((right - left).argmax(), left.shape)
-    assert abs(int(row) - int(other_row)) < 34, "the same row"
-    assert column < other_column
+    assert (left - right).mean(axis=0).argmax() < (right - left).mean(axis=0).argmax()
 
 
 def test_heat_map__has_room_for_many(recording: Recording) -> None:
@@ -123,16 +121,17 @@ def test_heat_map__has_room_for_many(recording: Recording) -> None:
 def test_verb_bars__are_as_long_as_shares() -> None:
     bars = pixels(verb_bars({"go": 0.25, "stay": 0.75}, "", ""))
     blue = (np.abs(bars - SIDES["own"]).sum(axis=2) < 30).sum(axis=1)
-    middle = len(blue) - 28
+    middle = len(blue) - 36  # between both
     assert blue[middle:].max() == pytest.approx(3 * blue[:middle].max(), rel=0.03)
 
 
 def test_frames__show_each_unit_at_its_place_in_the_colour_of_its_side(recording: Recording) -> None:
-    episode, cast = recording.episodes[0], Cast(recording)
-    frames, _ = episode_frames(cast, episode)
-    view = window(cast, episode, range(episode.length + 1), (0, 30), (VIDEO[0], VIDEO[1] - 58))
+    episode = recording.episodes[0]
+    cast = Cast(recording, episode)
+    frames, _ = episode_frames(cast)
+    view = following_views(cast, (0, 30), (VIDEO[0], VIDEO[1] - 58))[-1]
     last = pixels(frames[-1])
-    places = {role.index: view.at(role.place(episode, episode.length)) for role in cast.present(episode, episode.length)}
+    places = {role.index: view.at(cast.places[-1, role.index]) for role in cast.standing(episode.length)}
     apart = [
         index
         for index, place in places.items()
@@ -147,20 +146,22 @@ def test_frames__show_each_unit_at_its_place_in_the_colour_of_its_side(recording
 
 def test_field__glows_where_attention_is() -> None:
     recording = record_duels(encoder="transformer")
-    episode, cast = recording.episodes[0], Cast(recording)
+    episode = recording.episodes[0]
+    cast = Cast(recording, episode)
 
     def drawn(attended: int) -> np.ndarray[Any, Any]:
         attention = np.zeros_like(episode.actors_to_memory)
         attention[..., attended] = 1
-        return pixels(attention_field(cast, dataclasses.replace(episode, actors_to_memory=attention), 0))
+        attending = dataclasses.replace(episode, actors_to_memory=attention)
+        return pixels(attention_field(Cast(recording, attending), 0))
 
     one, other = drawn(3), drawn(4)
     assert one.shape == other.shape
-    panel = window(cast, episode, [0], (8, 30), (336, 252))
+    panel = view_of(cast.places[:1], (8, 30), PANEL)
     goldness = (one - other)[..., 0] - (one - other)[..., 2]  # gold has red and little blue
 
     def around(index: int) -> float:
-        x, y = panel.at(cast.roles[index].place(episode, 0))
+        x, y = panel.at(cast.places[0, index])
         rows, columns = np.mgrid[: one.shape[0], : one.shape[1]]
         distance = np.hypot(columns - x, rows - y)
         return float(goldness[(distance > 1.8 * panel.radius) & (distance < 2.8 * panel.radius)].mean())
