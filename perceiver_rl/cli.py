@@ -147,8 +147,11 @@ def train(
             raise typer.Exit(EXIT_FAILED) from error
     say(f"Checkpoint: {result.checkpoint}")
     if painter is not None and painter.count:
-        seconds = result.progress.seconds
-        say(f"Pictures:   of {painter.count} checkpoints, {painter.seconds:.1f} s beside {seconds:.0f} s of training")
+        share = painter.waited / result.progress.seconds
+        say(
+            f"Pictures:   of {painter.count} checkpoints, {painter.seconds:.1f} s beside {result.progress.seconds:.0f} s of "
+            f"training, which waited {painter.waited:.1f} s ({share:.1%})"
+        )
     say(f"Curves:     tensorboard --logdir {folder.path}")
     say(f"Evaluate:   perceiver-rl evaluate {folder.path}")
     if result.interrupted:

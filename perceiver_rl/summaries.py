@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import histogram_raw, hparams
+
+
+def add_summary(writer: SummaryWriter, summary: Summary, step: int | None = None) -> None:
+    """Write a summary where a writer writes its own."""
+    writer._get_file_writer().add_summary(summary, step)
 
 
 def encoded_image(tag: str, encoded: bytes, width: int, height: int) -> Summary:

@@ -217,8 +217,8 @@ def test_tensorboard__tells_config_schema_and_hyper_parameters_of_the_complete_r
     contents = events.PluginTagToContent("hparams")
     start = metadata.parse_session_start_info_plugin_data(contents[metadata.SESSION_START_INFO_TAG])
     assert start.hparams["seed"].number_value == 3
-    assert start.hparams["training/lr"].number_value == pytest.approx(1e-3)
-    assert start.hparams["model/encoder"].string_value == "perceiver"
+    assert start.hparams["learning_rate"].number_value == pytest.approx(1e-3)
+    assert start.hparams["encoder"].string_value == "perceiver"
     assert start.hparams["env"].string_value == "tests.environments:make_couriers"
     experiment = metadata.parse_experiment_plugin_data(contents[metadata.EXPERIMENT_TAG])
     metrics = [each.name.tag for each in experiment.metric_infos]

@@ -24,7 +24,6 @@ METRICS = (
 """Scalars whose last values stand beside the hyper-parameters."""
 
 _TRAINING = (
-    "lr",
     "gamma",
     "lambda_",
     "train_batch_size_per_learner",
@@ -36,31 +35,32 @@ _TRAINING = (
     "num_env_runners",
     "num_envs_per_env_runner",
 )
-_MODEL = ("encoder", "token_dim", "joint", "critic")
-_ENCODER = ("num_latents", "latent_dim", "num_blocks", "num_cross_attends", "model_dim", "num_layers", "num_heads")
-
-Number = bool | int | float | str
 
 
-def hyper_parameters(config: AlgorithmConfig, settings: RunSettings, control: str) -> dict[str, Number]:
-    """The hyper-parameters by which runs are told apart; all of them are in the text.
+def hyper_parameters(config: AlgorithmConfig, settings: RunSettings, control: str) -> dict[str, bool | int | float | str]:
+    """The hyper-parameters by which runs are told apart, under names that are the same for both encoders; the text has all.
 
-    A schedule counts as its first value. Of several policies, the model is the first one's. What a run does not have, such
-    as latents with a transformer, is an empty string.
+    TensorBoard sorts them by name and shows the first five. A schedule counts as its first value. Of several policies, the
+    model is the first one's. What an algorithm does not have, or is None, is left out.
     """
     model = next(iter(models(config).values()), {})
     encoder = model.get(str(model.get("encoder")), {})
     found: dict[str, Any] = {
+        "encoder": model.get("encoder"),
         "env": config.env,
-        "control": control,
-        "algorithm": type(config).__name__.removesuffix("Config"),
+        "latents": encoder.get("num_latents", 0),
+        "learning_rate": _first(config.lr),
+        "model/control": control,
+        "model/critic": model.get("critic"),
+        "model/joint": model.get("joint"),
+        "model/token_dim": model.get("token_dim"),
+        "model/width": encoder.get("latent_dim", encoder.get("model_dim")),
         "seed": settings.seed,
         "total_env_steps": settings.total_env_steps,
-        **{f"model/{key}": model.get(key) for key in _MODEL},
-        **{f"model/{key}": encoder.get(key) for key in _ENCODER},
+        "training/algorithm": type(config).__name__.removesuffix("Config"),
         **{f"training/{key}": _first(getattr(config, key, None)) for key in _TRAINING},
     }
-    return {key: value if isinstance(value, Number) else "" for key, value in found.items()}
+    return {key: value for key, value in found.items() if isinstance(value, bool | int | float | str)}
 
 
 def models(config: AlgorithmConfig) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ from perceiver_rl.rllib.learner import SquadPPOLearner
 from perceiver_rl.rllib.metrics import ACTIONS, env_steps, flatten, verb_shares
 from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, model_text, models, schema_text, settings_text
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-from perceiver_rl.summaries import hparams_session, verb_histogram
+from perceiver_rl.summaries import add_summary, hparams_session, verb_histogram
 
 MAX_EMPTY_ITERATIONS = 3
 """Iterations without a single sample after which a run is given up: every env runner fails, again and again."""
@@ -225,11 +225,11 @@ class _Recorder:
             writer.add_text(f"run/schema{self._ending(module)}", schema_text(schema))
         *beginning, _ = self._session
         for summary in beginning:
-            writer.file_writer.add_summary(summary)
+            add_summary(writer, summary)
 
     def finish(self, writer: SummaryWriter) -> None:
         """Say that the run is complete."""
-        writer.file_writer.add_summary(self._session[-1])
+        add_summary(writer, self._session[-1])
 
     def log(self, writer: SummaryWriter, progress: Progress) -> None:
         """One iteration's numbers, to TensorBoard and to the progress file."""
@@ -239,7 +239,7 @@ class _Recorder:
         for module, schema in self.run.schemas.items():
             if shares := verb_shares(numbers, schema, module):
                 histogram = verb_histogram(f"{ACTIONS}/verbs{self._ending(module)}", shares)
-                writer.file_writer.add_summary(histogram, progress.env_steps)
+                add_summary(writer, histogram, progress.env_steps)
         self.run.folder.append_progress({"env_steps": progress.env_steps, "seconds": progress.seconds, **numbers})
 
     def save(self, algorithm: Algorithm, progress: Progress) -> Path:

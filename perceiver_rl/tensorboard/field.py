@@ -90,7 +90,7 @@ def attention_field(cast: Cast, step: int) -> Image.Image:
     attention = episode.actors_to_tokens()[step]
     acting = cast.acting(step)
     shown = acting[:PANELS]
-    columns = min(len(shown), 2 if len(shown) in (2, 4) else 3) or 1
+    columns = max(1, min(len(shown), 2))
     rows = math.ceil(len(shown) / columns)
     gap, (wide, high) = 8, PANEL
     canvas = Canvas(columns * (wide + gap) + gap, rows * (high + _HEAD + gap) + _LEGEND)

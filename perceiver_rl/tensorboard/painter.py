@@ -8,8 +8,9 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -119,6 +120,8 @@ class Painter:
         """Checkpoints that were drawn."""
         self.seconds = 0.0
         """What that took in the other process."""
+        self.waited = 0.0
+        """Seconds for which training waited, or the command at its end."""
         self._studio = (str(run.resolve()), env, json.dumps(dict(env_config)), seed)
         self._say = say
         self._said: set[str] = set()
@@ -135,8 +138,9 @@ class Painter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            while kind is None and self._drawing is not None:
-                self._collect(self._drawing)
+            with self._counting():
+                while kind is None and self._drawing is not None:
+                    self._collect(self._drawing)
         except KeyboardInterrupt:
             kind = KeyboardInterrupt
             raise
@@ -147,6 +151,10 @@ class Painter:
 
     def paint(self, checkpoint: Path) -> None:
         """Ask for a checkpoint's pictures, and do not wait for them."""
+        with self._counting():
+            self._ask(checkpoint)
+
+    def _ask(self, checkpoint: Path) -> None:
         if self._drawing is not None and self._drawing.done():
             self._collect(self._drawing)
         if self._drawing is not None:
@@ -171,7 +179,15 @@ class Painter:
         self._drawing = None
         if self._next is not None:
             waiting, self._next = self._next, None
-            self.paint(waiting)
+            self._ask(waiting)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.waited += time.perf_counter() - began
 
     def _say_error(self, error: BaseException) -> None:
         self._say_once(f"none of a checkpoint, and training goes on ({type(error).__name__}: {error})")

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from perceiver_rl.replay.recording import Episode, Recording
-from perceiver_rl.summaries import encoded_image, verb_histogram
+from perceiver_rl.summaries import add_summary, encoded_image, verb_histogram
 from perceiver_rl.tensorboard.canvas import LATENT, gif, png
 from perceiver_rl.tensorboard.cast import Cast
 from perceiver_rl.tensorboard.charts import Table, heat_map, verb_bars
@@ -46,10 +46,10 @@ class Pictures:
         """Write all of it at a step."""
         for tag, picture in self.images.items():
             summary = encoded_image(tag, picture.encoded, picture.width, picture.height)
-            writer.file_writer.add_summary(summary, env_steps)
+            add_summary(writer, summary, env_steps)
         for verb, share in self.verbs.items():
             writer.add_scalar(f"{ACTIONS}/{verb}", share, env_steps)
-        writer.file_writer.add_summary(verb_histogram(f"{ACTIONS}/verbs", self.verbs), env_steps)
+        add_summary(writer, verb_histogram(f"{ACTIONS}/verbs", self.verbs), env_steps)
 
 
 def draw_pictures(recording: Recording) -> Pictures:

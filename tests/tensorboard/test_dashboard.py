@@ -108,7 +108,7 @@ def test_dashboard__shows_pictures_and_plays_the_episode(page: Any, address: str
 
 def test_dashboard__shows_hyper_parameters_beside_final_metrics(page: Any, address: str) -> None:
     page.goto(f"{address}/#hparams")
-    page.wait_for_selector("text=model/num_latents", state="attached")
+    page.wait_for_selector("text=learning_rate", state="attached")
     page.wait_for_selector("text=outcome/return", state="attached")
     keep(page, "hparams")
 
