@@ -147,7 +147,7 @@ def train(
             raise typer.Exit(EXIT_FAILED) from error
     say(f"Checkpoint: {result.checkpoint}")
     if painter is not None and painter.count:
-        share = painter.waited / result.progress.seconds
+        share = painter.waited / max(result.progress.seconds, 1.0)
         say(
             f"Pictures:   of {painter.count} checkpoints, {painter.seconds:.1f} s beside {result.progress.seconds:.0f} s of "
             f"training, which waited {painter.waited:.1f} s ({share:.1%})"

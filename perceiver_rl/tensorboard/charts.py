@@ -36,8 +36,8 @@ def heat_map(table: Table) -> Image.Image:
     """A table in shades, and in percent where there is room."""
     weights, row_names, column_names = table.weights, table.row_names, table.column_names
     rows, columns = weights.shape
-    wide = float(np.clip(620 / max(1, columns), 9, 50))
-    high = float(np.clip(440 / max(1, rows), 9, 34))
+    wide = float(np.clip(620 / max(1, columns), 9, 38))
+    high = float(np.clip(440 / max(1, rows), 9, 30))
     size = 14.0
     left = 16 + max((text_width(name, size) for name in row_names), default=0)
     above = 42 + max((text_width(name, size) for name in column_names), default=0)

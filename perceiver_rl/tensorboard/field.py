@@ -15,7 +15,7 @@ from perceiver_rl.tensorboard.cast import Cast, Role
 
 PANELS = 6
 """Units of which one picture shows the attention, at most."""
-PANEL = (336, 252)
+PANEL = (240, 180)
 VIDEO = (480, 360)
 VIDEO_FRAMES = 60
 """Of a longer episode, that many frames at most, evenly."""
@@ -61,7 +61,7 @@ def view_of(places: Float[np.ndarray, "frames entities 2"], corner: Point, size:
 
 
 def _view(low: Float[np.ndarray, "2"], high: Float[np.ndarray, "2"], spacing: float, corner: Point, size: Point) -> View:
-    pad = 32
+    pad = 30
     wide, tall = np.maximum(high - low, [1e-3, 1e-3]).tolist()
     scale = min((size[0] - 2 * pad) / wide, (size[1] - 2 * pad) / tall)
     middle_x, middle_y = ((low + high) / 2).tolist()
@@ -90,7 +90,7 @@ def attention_field(cast: Cast, step: int) -> Image.Image:
     attention = episode.actors_to_tokens()[step]
     acting = cast.acting(step)
     shown = acting[:PANELS]
-    columns = max(1, min(len(shown), 2))
+    columns = max(1, min(len(shown), 2 if len(shown) == 4 else 3))
     rows = math.ceil(len(shown) / columns)
     gap, (wide, high) = 8, PANEL
     canvas = Canvas(columns * (wide + gap) + gap, rows * (high + _HEAD + gap) + _LEGEND)

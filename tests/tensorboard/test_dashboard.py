@@ -89,7 +89,7 @@ def keep(page: Any, name: str) -> None:
 def test_dashboard__shows_scalars_in_readable_groups(page: Any, address: str) -> None:
     page.goto(f"{address}/#timeseries")
     for group in ("actions", "outcome", "policy", "value", "optimizer", "time"):
-        page.wait_for_selector(f"card-group-toolbar >> text={group}", state="attached")
+        page.wait_for_selector(f"metrics-card-group-toolbar >> text={group}", state="attached")
     keep(page, "timeseries")
 
 
