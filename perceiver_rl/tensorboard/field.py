@@ -15,7 +15,7 @@ from perceiver_rl.tensorboard.cast import Cast, Role
 
 PANELS = 6
 """Units of which one picture shows the attention, at most."""
-PANEL = (240, 180)
+PANEL = (280, 208)
 VIDEO = (480, 360)
 VIDEO_FRAMES = 60
 """Of a longer episode, that many frames at most, evenly."""
@@ -65,7 +65,7 @@ def _view(low: Float[np.ndarray, "2"], high: Float[np.ndarray, "2"], spacing: fl
     wide, tall = np.maximum(high - low, [1e-3, 1e-3]).tolist()
     scale = min((size[0] - 2 * pad) / wide, (size[1] - 2 * pad) / tall)
     middle_x, middle_y = ((low + high) / 2).tolist()
-    radius = min(12.0, max(3.0, 0.36 * spacing * scale))
+    radius = min(12.0, max(3.0, 0.27 * spacing * scale))
     return View(corner, scale, middle_x - size[0] / scale / 2, middle_y + size[1] / scale / 2, radius)
 
 
@@ -122,12 +122,12 @@ def _draw_attention(
         for index, spot in spots.items():
             if index != actor.index and weights[index] >= 0.01:
                 share = weights[index] / most
-                _draw_arc(canvas, start, spot, view.radius, 0.8 + view.radius * 0.45 * share, 0.15 + 0.7 * share)
+                _draw_arc(canvas, start, spot, view.radius, 0.8 + 4 * share, 0.15 + 0.7 * share)
         canvas.ring(start, view.radius * 1.95, 1, TEXT, 1.6)
     _draw_entities(canvas, view, cast, step)
     largest = sorted((index for index in spots if weights[index] >= 0.05), key=lambda index: -weights[index])
     for index in largest[:4]:
-        (x, y), away = spots[index], view.radius * 1.6 + 9
+        (x, y), away = spots[index], view.radius * 1.6 + 8
         y = y - away if y - away > view.corner[1] + 8 else y + away
         canvas.text((x, y), f"{100 * weights[index]:.0f} %", 14, _SHARES, anchor="mm", halo=FIELD)
 
@@ -207,15 +207,15 @@ def _draw_entities(canvas: Canvas, view: View, cast: Cast, frame: int) -> None:
         if not math.isnan(health):
             canvas.ring(spot, view.radius * 1.55, 1, LINE, width)
             canvas.ring(spot, view.radius * 1.55, health, colour, width)
-        if view.radius >= 8 and role.entity_type.max_count > 1:
-            canvas.text(spot, str(role.slot), view.radius, (255, 255, 255), anchor="mm")
+        if view.radius >= 7 and role.entity_type.max_count > 1:
+            canvas.text(spot, str(role.slot), 1.1 * view.radius, (255, 255, 255), anchor="mm")
 
 
 def _draw_glow(canvas: Canvas, view: View, spot: Point, share: Number) -> None:
     """A soft disc, the larger and stronger the more attention."""
     if share < 0.05:
         return
-    reach = view.radius * (1.7 + 1.6 * math.sqrt(share))
+    reach = view.radius * (1.7 + 1.3 * math.sqrt(share))
     for part in (1.0, 0.85, 0.7):
         canvas.disc(spot, reach * part, ATTENTION, 0.14 * share)
 
