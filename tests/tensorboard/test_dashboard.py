@@ -1,7 +1,6 @@
 """TensorBoard in a real browser, on a real run. Skipped where there is none: `apt-get install chromium` brings one."""
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -17,6 +16,13 @@ from tests.replay.test_page import ARGUMENTS, CHROMIUM
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path, nor in $CHROMIUM")]
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+VIDEO_ADDRESS = """() => [...document.querySelectorAll("tf-image-loader")]
+    .filter((loader) => loader.tag === "episode/video")
+    .flatMap((loader) => [...loader.querySelectorAll("img")])
+    .filter((image) => image.complete && image.naturalWidth === 480)
+    .map((image) => image.src)[0]"""
+"""Of the video, once the browser shows it in its full width."""
 
 COMMANDS = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent.parent
@@ -98,10 +104,8 @@ def test_dashboard__shows_pictures_and_plays_the_episode(page: Any, address: str
     page.wait_for_selector("tf-image-loader", state="attached")
     keep(page, "images")
     page.fill("tf-tag-filterer input", "episode/video")
-    image = page.wait_for_selector("tf-image-loader img", state="attached")
-    page.wait_for_function("() => true")
-    source = image.get_attribute("src") or re.search(r"url\((.*)\)", image.get_attribute("style")).group(1)
-    answer = page.request.get(f"{address}/{source}")
+    source = page.wait_for_function(VIDEO_ADDRESS).json_value()
+    answer = page.request.get(source)
     assert answer.headers["content-type"] == "image/gif"
     assert answer.body().startswith(b"GIF89a")
 
