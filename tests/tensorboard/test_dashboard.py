@@ -17,13 +17,6 @@ from tests.replay.test_page import ARGUMENTS, CHROMIUM
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path, nor in $CHROMIUM")]
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-VIDEO_ADDRESS = """() => [...document.querySelectorAll("tf-image-loader")]
-    .filter((loader) => loader.tag === "episode/video")
-    .flatMap((loader) => [...loader.querySelectorAll("img")])
-    .filter((image) => image.complete && image.naturalWidth === 480)
-    .map((image) => image.src)[0]"""
-"""Of the video, once the browser shows it in its full width."""
-
 COMMANDS = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent.parent
 
@@ -100,14 +93,12 @@ def test_dashboard__shows_scalars_in_readable_groups(page: Any, address: str) ->
 
 
 def test_dashboard__shows_pictures_and_plays_the_episode(page: Any, address: str) -> None:
-    page.goto(f"{address}/#images")
-    page.wait_for_selector("tf-image-loader", state="attached")
-    keep(page, "images")
-    page.fill("tf-tag-filterer input", "episode/video")
-    source = page.wait_for_function(VIDEO_ADDRESS).json_value()
-    answer = page.request.get(source)
-    assert answer.headers["content-type"] == "image/gif"
-    assert answer.body().startswith(b"GIF89a")
+    with page.expect_response(lambda answer: answer.headers.get("content-type") == "image/gif") as video:
+        page.goto(f"{address}/#images")
+        page.wait_for_selector("tf-image-loader img", state="attached")
+        keep(page, "images")
+        page.fill("tf-tag-filterer input", "episode/video")  # shown, and so loaded, if it was out of sight
+    assert video.value.body().startswith(b"GIF89a")
 
 
 def test_dashboard__shows_hyper_parameters_beside_final_metrics(page: Any, address: str) -> None:
