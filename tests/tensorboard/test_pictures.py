@@ -204,3 +204,24 @@ def test_record__stops_where_it_is_told_to() -> None:
     assert [episode.won for episode in part.episodes] == [True, None]
     assert part.episodes[1].entity_mask.shape[0] == 5
     np.testing.assert_array_equal(part.episodes[1].options, whole.episodes[1].options[:4])
+
+
+def test_cast__who_is_absent_stands_nowhere(recording: Recording) -> None:
+    cast = Cast(recording, recording.episodes[0])
+    assert [role.index for role in cast.standing(1)] == [0, 1, 2, 3, 4, 5], "the last foe is never there"
+    assert [role.index for role in cast.standing(2)] == [1, 2, 3, 4, 5]
+    assert cast.acting(2) == [1, 2]
+
+
+def test_frames__glow_where_the_units_attend_on_the_mean() -> None:
+    recording = record_duels(encoder="transformer")
+    episode = recording.episodes[0]
+
+    def first_frame(attended: int) -> np.ndarray[Any, Any]:
+        attention = np.zeros_like(episode.actors_to_memory)
+        attention[..., attended] = 1
+        cast = Cast(recording, dataclasses.replace(episode, actors_to_memory=attention))
+        return pixels(episode_frames(cast)[0][0])
+
+    assert (first_frame(3) != first_frame(4)).any()
+    np.testing.assert_array_equal(first_frame(3), first_frame(3))
