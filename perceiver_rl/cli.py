@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,6 +78,9 @@ def train(
         typer.Option(help="Processes that sample, beside the learner's; 0 samples in the learner's process.", min=0),
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Environment steps between checkpoints.", min=1)] = 100_000,
+    pictures: Annotated[
+        bool, typer.Option(help="Draw each checkpoint's attention and an episode of it for TensorBoard, beside training.")
+    ] = True,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
     ] = False,
@@ -99,6 +102,7 @@ def train(
         from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
         from perceiver_rl.rllib.training import TrainingError, prepare
         from perceiver_rl.rllib.training import train as run_training
+        from perceiver_rl.tensorboard import Painter
 
         overrides = list(set_ or [])
         if env_runners is not None:
@@ -121,17 +125,35 @@ def train(
             folder = RunFolder(out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
         run = prepare(settings, folder, resume=resume)
     say(f"Training for {settings.total_env_steps:,} environment steps, seed {settings.seed}: {folder.path}")
-    with ProgressDisplay(console, "steps") as display:
+    painter = None
+    if pictures and run.agents:
+        say("Pictures:   none, since the views of separate agents make no one picture; curves are there")
+    elif pictures:
+        painter = Painter(
+            folder.path,
+            run.config.env,
+            run.config.env_config,
+            seed=settings.seed,
+            say=lambda words: say(f"Pictures:   {words}"),
+        )
+    with ProgressDisplay(console, "steps") as display, painter or nullcontext():
         try:
             result = run_training(
                 run,
                 checkpoint_every=checkpoint_every,
+                on_checkpoint=None if painter is None else painter.paint,
                 on_progress=lambda now: display.show(now.env_steps, now.total_env_steps, describe_training(now)),
             )
         except TrainingError as error:
             say_error(error)
             raise typer.Exit(EXIT_FAILED) from error
     say(f"Checkpoint: {result.checkpoint}")
+    if painter is not None and painter.count:
+        share = painter.waited / max(result.progress.seconds, 1.0)
+        say(
+            f"Pictures:   of {painter.count} checkpoints, {painter.seconds:.1f} s beside {result.progress.seconds:.0f} s of "
+            f"training, which waited {painter.waited:.1f} s ({share:.1%})"
+        )
     say(f"Curves:     tensorboard --logdir {folder.path}")
     say(f"Evaluate:   perceiver-rl evaluate {folder.path}")
     if result.interrupted:

@@ -207,17 +207,22 @@ def try_parallel_environment(env: str, options: Mapping[str, Any], seed: int) ->
 def _in_process_of_its_own(play: Callable[..., Result], env: str, options: dict[str, Any], seed: int) -> Result:
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
         try:
-            with _sigint_blocked():
+            with sigint_blocked():
                 trial = pool.submit(play, env, options, seed)
             return trial.result()
         except KeyboardInterrupt:
-            for process in pool._processes.values():  # from Python 3.14 on there is terminate_workers()
-                process.terminate()
+            terminate_workers(pool)
             raise
 
 
+def terminate_workers(pool: ProcessPoolExecutor) -> None:
+    """End a pool's processes at once."""
+    for process in pool._processes.values():  # from Python 3.14 on there is a method for it
+        process.terminate()
+
+
 @contextmanager
-def _sigint_blocked() -> Iterator[None]:
+def sigint_blocked() -> Iterator[None]:
     """Hold Ctrl-C back while a process is started, and from that process for good.
 
     A terminal sends it to all of a command's processes. The new one would die of it with a traceback; so it is this process

@@ -195,9 +195,23 @@ def test_tensorboard__has_readable_tags_and_the_evaluation(story: Story) -> None
     for folder in {path.parent for path in story.run.rglob("events.out.tfevents.*")}:
         events = EventAccumulator(str(folder))
         events.Reload()
-        tags |= set(events.Tags()["scalars"])
+        tags |= set(events.Tags()["scalars"]) | set(events.Tags()["tensors"])
     assert {"outcome/return", "outcome/score", "policy/entropy_per_actor", "value/explained_variance"} <= tags
     assert {"time/env_steps_per_second", "optimizer/learning_rate", "evaluation/greedy/return"} <= tags
+    assert {"actions/wait", "actions/deliver", "run/schema/text_summary"} <= tags
+
+
+def test_tensorboard__shows_pictures_of_checkpoints(story: Story) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(story.run / "pictures"))
+    events.Reload()
+    for tag in ("actions/by_verb", "attention/units_to_units", "attention/latents_to_units"):
+        steps = [image.step for image in events.Images(tag)]
+        assert steps == sorted(set(steps))
+        assert set(steps) <= set(checkpoints(story.run))
+        assert steps[-1] == checkpoints(story.run)[-1]
+    assert "Pictures:   no field and no video, since courier has no position" in story.resumed.stderr
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from perceiver_rl.environments import make_parallel_env
 from perceiver_rl.rllib.config_file import register_for
@@ -23,6 +24,13 @@ def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
+def histogram_of(run: Path, tag: str) -> list[float]:
+    """Heights of the last histogram of a tag."""
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return list(events.Histograms(tag)[-1].histogram_value.bucket)
+
+
 def test_run__is_trained_and_evaluated(tmp_path: Path) -> None:
     run = tmp_path / "run"
     trained = _command("train", CONFIG, "--steps", "2048", "--out", str(run))
@@ -31,6 +39,13 @@ def test_run__is_trained_and_evaluated(tmp_path: Path) -> None:
     assert last["env_steps"] >= 2048
     assert last["outcome/delivered/courier"] > 0.5
     assert last["outcome/delivered/porter"] > 0.5
+    for kind in ("courier", "porter"):
+        assert last[f"actions/wait/{kind}"] + last[f"actions/deliver/{kind}"] == pytest.approx(1.0)
+        assert histogram_of(run, f"actions/verbs/{kind}") == pytest.approx(
+            [100 * last[f"actions/{verb}/{kind}"] for verb in ("wait", "deliver")]
+        )
+    assert "Pictures:   none, since the views of separate agents make no one picture" in trained.stderr
+    assert not (run / "pictures").exists()
 
     file = run / "evaluation.json"
     evaluated = _command("evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(file))

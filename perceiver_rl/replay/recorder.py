@@ -44,6 +44,7 @@ def record(
     policy_name: str,
     seed: int,
     greedy: bool,
+    max_steps: int | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
 ) -> Recording:
     """Record the first episode of every environment of a batch: those that `evaluate` plays with the same seed.
@@ -56,6 +57,8 @@ def record(
         policy_name: What it calls the policy.
         seed: Seeds the environments and the agent's draws.
         greedy: Each actor's most probable option rather than a draw.
+        max_steps: Stop there; an episode that has not ended by then is kept as far as it went, won by nobody. None to play
+            all episodes to their ends.
         on_step: Called after every step with episodes done, episodes in all, and steps so far.
 
     Raises:
@@ -73,7 +76,7 @@ def record(
     with torch_threads_of(1):
         observation, _ = env.reset(seed=stream_seed(EVALUATION, seed))
         steps = 0
-        while not all(tape.over for tape in tapes):
+        while not all(tape.over for tape in tapes) and steps != max_steps:
             steps += 1
             schema.check(observation, (env.num_envs,))
             thought = think(policy, observation, greedy=greedy, generator=generator)
@@ -86,6 +89,9 @@ def record(
                         tape.end(frame_of(schema, observation, index), numbers_in(info_of(infos, index)))
             if on_step is not None:
                 on_step(sum(tape.over for tape in tapes), len(tapes), steps)
+    for index, tape in enumerate(tapes):
+        if not tape.over:
+            tape.end(frame_of(schema, observation, index), {})
     return Recording(
         env=env_name,
         policy=policy_name,

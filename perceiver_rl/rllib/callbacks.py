@@ -1,4 +1,4 @@
-"""RLlib callbacks: what an episode's end tells, as training metrics."""
+"""RLlib callbacks: what an episode's end tells, and what was chosen, as training metrics."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
 from ray.rllib.callbacks.callbacks import RLlibCallback
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from perceiver_rl.entities import ACTION_MASK, EntityObservationSpace
 from perceiver_rl.infos import numbers_in
+from perceiver_rl.verbs import count_verbs
 
 OUTCOME_KEY = "outcome"
+VERBS_KEY = "verbs"
 
 
 class EpisodeOutcomes(RLlibCallback):
@@ -50,3 +55,35 @@ class EpisodeOutcomes(RLlibCallback):
                 found[str(each.module_id), key].append(value)
         for (module, key), values in found.items():
             metrics_logger.log_value((OUTCOME_KEY, module, key), sum(values) / len(values), window=window)
+
+
+class VerbCounts(RLlibCallback):
+    """How often each verb was chosen while sampling, absent actors left out.
+
+    The counts appear under `env_runners/verbs/<verb>`, those of a multi-agent environment under
+    `env_runners/verbs/<module id>/<verb>`. `perceiver-rl train` adds this callback to every config.
+    """
+
+    def on_sample_end(
+        self, *, env_runner: Any, metrics_logger: MetricsLogger, samples: Sequence[Any], **kwargs: Any
+    ) -> None:
+        """Count the choices of all episode chunks; those of policies without a schema are left out."""
+        counts: dict[tuple[str, ...], int] = defaultdict(int)
+        for sample in samples:
+            several = isinstance(sample, MultiAgentEpisode)
+            for episode in sample.agent_episodes.values() if several else (sample,):
+                module = env_runner.module[episode.module_id] if several else env_runner.module
+                space = module.observation_space
+                if isinstance(space, EntityObservationSpace) and len(episode):
+                    key = (VERBS_KEY, str(episode.module_id)) if several else (VERBS_KEY,)
+                    options = np.asarray(episode.get_actions())
+                    for verb, count in count_verbs(space.schema, options, _action_masks(episode)).items():
+                        counts[(*key, verb)] += count
+        for name, count in counts.items():
+            metrics_logger.log_value(name, count, reduce="sum")
+
+
+def _action_masks(episode: SingleAgentEpisode) -> Bool[np.ndarray, "steps actors options"]:
+    """Of all steps; RLlib's own runners give lists of observations, ours arrays."""
+    seen = episode.get_observations(slice(0, len(episode)))
+    return seen[ACTION_MASK] if isinstance(seen, dict) else np.stack([each[ACTION_MASK] for each in seen])

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from perceiver_rl.entities import EntitySchema
+from perceiver_rl.verbs import shares, verb_names
+
 # TensorBoard tag → where RLlib keeps the number. Tags are grouped by what they are asked for: how well does it play, what
 # does the policy do, is the value right, is the optimiser healthy, where does the time go.
 TAGS: dict[str, tuple[str, ...]] = {
@@ -35,6 +38,9 @@ AUXILIARY = "auxiliary"
 LEARNERS = "learners"
 ALL_MODULES = "__all_modules__"
 OUTCOMES = ("env_runners", "outcome")
+VERBS = ("env_runners", "verbs")
+ACTIONS = "actions"
+"""Group of the verbs' shares."""
 MODULE_RETURNS = ("env_runners", "module_episode_returns_mean")
 ENV_STEPS = ("env_runners", "num_env_steps_sampled_lifetime")
 
@@ -45,7 +51,7 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
     Every other number that episodes end with (see `EpisodeOutcomes`) appears as `outcome/<key>`, and what
     a learner logs under `(module id, "auxiliary", name)` as `auxiliary/<name>`. Where several policies
     train, those of each have its module id at the end: `policy/kl/<module>`, `outcome/return/<module>`,
-    `outcome/<key>/<module>`.
+    `outcome/<key>/<module>`. What `VerbCounts` counted appears as shares, `actions/<verb>`.
     """
     table = {tag: value for tag, path in TAGS.items() if (value := _find(result, path)) is not None}
     modules = [module for module in result.get(LEARNERS, {}) if module != ALL_MODULES]
@@ -65,6 +71,9 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
                 table[f"outcome/{name}/{key}" if len(modules) > 1 else f"outcome/{name}"] = float(number)
         elif key != "won":
             table[f"outcome/{key}"] = float(value)
+    for module, counts in _by_module(_find_group(result, VERBS) or {}).items():
+        ending = f"/{module}" if module and len(modules) > 1 else ""
+        table |= {f"{ACTIONS}/{verb}{ending}": share for verb, share in shares(counts).items()}
     # RLlib's mean over no episodes at all is NaN.
     return {tag: value for tag, value in table.items() if not (tag.startswith("outcome/") and math.isnan(value))}
 
@@ -72,6 +81,28 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
 def env_steps(result: Mapping[str, Any]) -> int:
     """Environment steps sampled since the run began, over all env runners; 0 before the first."""
     return int(_find(result, ENV_STEPS) or 0)
+
+
+def verb_shares(numbers: Mapping[str, float], schema: EntitySchema, module: str) -> dict[str, float]:
+    """How often a policy chose each verb in an iteration, in the schema's order; nothing if that is not known.
+
+    Args:
+        numbers: What `flatten` gave back.
+        schema: The policy's.
+        module: Its module id.
+    """
+    found = {}
+    for verb in verb_names(schema):
+        tag = f"{ACTIONS}/{verb}"
+        share = numbers.get(f"{tag}/{module}", numbers.get(tag))
+        if share is not None:
+            found[verb] = share
+    return found
+
+
+def _by_module(group: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was logged for each module id; under `""` what a squad logged, which has no module ids."""
+    return group if any(isinstance(value, Mapping) for value in group.values()) else {"": group}
 
 
 def _find(result: Mapping[str, Any], path: tuple[str, ...]) -> float | None:

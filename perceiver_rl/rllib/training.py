@@ -24,11 +24,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.environments import try_environment, try_parallel_environment
+from perceiver_rl.rllib.callbacks import VerbCounts
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
 from perceiver_rl.rllib.learner import SquadPPOLearner
-from perceiver_rl.rllib.metrics import env_steps, flatten
+from perceiver_rl.rllib.metrics import ACTIONS, env_steps, flatten, verb_shares
+from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, model_text, models, schema_text, settings_text
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
+from perceiver_rl.summaries import add_summary, hparams_session, verb_histogram
 
 MAX_EMPTY_ITERATIONS = 3
 """Iterations without a single sample after which a run is given up: every env runner fails, again and again."""
@@ -88,6 +91,8 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
         ) from error
     if isinstance(config.learner_class, type) and issubclass(config.learner_class, SquadPPOLearner):
         SquadPPOLearner.settings(config)
+    present = config.callbacks_class
+    config.callbacks([*(present if isinstance(present, list | tuple) else [present]), VerbCounts])
     config.copy(copy_frozen=False).validate()
     return config
 
@@ -155,7 +160,11 @@ def _try(config: AlgorithmConfig, seed: int) -> tuple[dict[str, EntitySchema], d
 
 
 def train(
-    run: PreparedRun, *, checkpoint_every: int, on_progress: Callable[[Progress], None] | None = None
+    run: PreparedRun,
+    *,
+    checkpoint_every: int,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_checkpoint: Callable[[Path], None] | None = None,
 ) -> TrainingResult:
     """Train until the run's steps are done or Ctrl-C is pressed, and leave a checkpoint in either case.
 
@@ -165,6 +174,7 @@ def train(
         run: What `prepare` gave back.
         checkpoint_every: Environment steps between checkpoints.
         on_progress: Called after every iteration.
+        on_checkpoint: Called with each checkpoint that was written, the last one included; training waits for it.
 
     Raises:
         TrainingError: If the env runners deliver no samples, or training diverges.
@@ -176,14 +186,16 @@ def train(
             if run.checkpoint:
                 algorithm.restore_from_path(run.checkpoint.resolve())
             _interrupt_if(stop())
-            return _loop(algorithm, _Recorder(run), checkpoint_every, on_progress or (lambda progress: None), stop)
+            recorder = _Recorder(run, on_checkpoint or (lambda checkpoint: None))
+            return _loop(algorithm, recorder, checkpoint_every, on_progress or (lambda progress: None), stop)
 
 
 class _Recorder:
     """Writes what a run leaves behind."""
 
-    def __init__(self, run: PreparedRun) -> None:
+    def __init__(self, run: PreparedRun, on_checkpoint: Callable[[Path], None]) -> None:
         self.run = run
+        self._on_checkpoint = on_checkpoint
         self._info = {
             "env": run.config.env,
             "env_config": dict(run.config.env_config),
@@ -192,22 +204,54 @@ class _Recorder:
             "schemas": {module: schema.to_dict() for module, schema in run.schemas.items()},
             "agents": run.agents,
         }
+        control = "per agent" if run.agents else next(iter(run.schemas.values())).control
+        self._session = hparams_session(hyper_parameters(run.config, run.settings, control), METRICS)
 
     def open_log(self, env_steps: int) -> SummaryWriter:
         """TensorBoard's writer; what an earlier, interrupted part of the run logged after `env_steps` is taken back."""
         self.run.folder.cut_progress(env_steps)
-        return SummaryWriter(str(self.run.folder.path), purge_step=env_steps + 1)
+        writer = SummaryWriter(str(self.run.folder.path), purge_step=env_steps + 1)
+        if env_steps == 0:
+            self._describe(writer)
+        return writer
+
+    def _describe(self, writer: SummaryWriter) -> None:
+        """What was asked for, as text and as hyper-parameters."""
+        config, settings = self.run.config, self.run.settings
+        writer.add_text("run/settings", settings_text(settings, config))
+        for module, model in models(config).items():
+            writer.add_text(f"run/model/{module}" if module else "run/model", model_text(model))
+        for module, schema in self.run.schemas.items():
+            writer.add_text(f"run/schema{self._ending(module)}", schema_text(schema))
+        *beginning, _ = self._session
+        for summary in beginning:
+            add_summary(writer, summary)
+
+    def finish(self, writer: SummaryWriter) -> None:
+        """Say that the run is complete."""
+        add_summary(writer, self._session[-1])
 
     def log(self, writer: SummaryWriter, progress: Progress) -> None:
         """One iteration's numbers, to TensorBoard and to the progress file."""
         numbers = {**progress.numbers, "time/env_steps_per_second": progress.env_steps_per_second}
         for tag, value in numbers.items():
             writer.add_scalar(tag, value, progress.env_steps)
+        for module, schema in self.run.schemas.items():
+            if shares := verb_shares(numbers, schema, module):
+                histogram = verb_histogram(f"{ACTIONS}/verbs{self._ending(module)}", shares)
+                add_summary(writer, histogram, progress.env_steps)
         self.run.folder.append_progress({"env_steps": progress.env_steps, "seconds": progress.seconds, **numbers})
 
     def save(self, algorithm: Algorithm, progress: Progress) -> Path:
         """A checkpoint."""
-        return self.run.folder.save_checkpoint(algorithm, progress.env_steps, {**self._info, "seconds": progress.seconds})
+        info = {**self._info, "seconds": progress.seconds}
+        checkpoint = self.run.folder.save_checkpoint(algorithm, progress.env_steps, info)
+        self._on_checkpoint(checkpoint)
+        return checkpoint
+
+    def _ending(self, module: str) -> str:
+        """Of a tag that each policy has."""
+        return f"/{module}" if len(self.run.schemas) > 1 else ""
 
 
 def _loop(
@@ -245,6 +289,8 @@ def _loop(
             if steps >= next_checkpoint and steps < total:
                 recorder.save(algorithm, progress)
                 next_checkpoint += checkpoint_every
+        if progress.env_steps >= total:
+            recorder.finish(writer)
         return TrainingResult(recorder.save(algorithm, progress), progress, interrupted=progress.env_steps < total)
 
 
