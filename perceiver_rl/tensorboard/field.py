@@ -18,7 +18,7 @@ PANELS = 6
 PANEL = (280, 208)
 VIDEO = (480, 360)
 VIDEO_FRAMES = 60
-"""Of a longer episode, that many frames at most, evenly."""
+"""Of a longer episode TensorBoard gets that many frames at most, evenly."""
 FRAME_MS = 120
 LAST_FRAME_MS = 1500
 
@@ -132,20 +132,27 @@ def _draw_attention(
         canvas.text((x, y), f"{100 * weights[index]:.0f} %", 14, _SHARES, anchor="mm", halo=FIELD)
 
 
-def episode_frames(cast: Cast) -> tuple[list[Image.Image], list[int]]:
+def episode_frames(
+    cast: Cast, size: tuple[int, int] = VIDEO, at_most: int = VIDEO_FRAMES
+) -> tuple[list[Image.Image], list[int]]:
     """An episode as pictures, and for how many milliseconds each is shown.
 
     Glow is the mean over acting units of their attention; lines go from whoever chose a targeted verb to its target.
+
+    Args:
+        cast: Of the episode.
+        size: Width and height in pixels.
+        at_most: Frames; of a longer episode they are taken evenly.
     """
     episode = cast.episode
-    count = min(episode.length + 1, VIDEO_FRAMES)
+    count = min(episode.length + 1, at_most)
     chosen = np.unique(np.linspace(0, episode.length, count).round().astype(int)).tolist()
-    wide, high = VIDEO
-    size = (wide, high - _HEAD - _LEGEND)
+    wide, high = size
+    ground = (wide, high - _HEAD - _LEGEND)
     empty = Canvas(wide, high)
-    empty.rectangle((0, _HEAD), size, FIELD)
+    empty.rectangle((0, _HEAD), ground, FIELD)
     _draw_legend(empty, cast, chosen, "")
-    views = following_views(cast, (0, _HEAD), size)
+    views = following_views(cast, (0, _HEAD), ground)
     attention = episode.actors_to_tokens()
     returns = np.concatenate([[0.0], np.cumsum(episode.reward, dtype=np.float64)])
     pictures = []

@@ -1,0 +1,36 @@
+"""The command line: `perceiver-rl train | evaluate | aggregate | export | replay | bench`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from perceiver_rl.cli.bench import bench_encoder
+from perceiver_rl.cli.evaluate import aggregate, evaluate
+from perceiver_rl.cli.export import export
+from perceiver_rl.cli.replay import replay
+from perceiver_rl.cli.train import train
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train and evaluate entity agents: a Perceiver IO (or a transformer) that reads a set of units and decides for "
+    "each of its own, trained by RLlib.\n\n"
+    "Start with: [bold]perceiver-rl train configs/smax_2s3z_ppo.py[/bold]",
+)
+for command in (train, evaluate, aggregate, export, replay):
+    app.command()(command)
+bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Measure speed and memory on this machine.")
+bench_app.command("encoder")(bench_encoder)
+app.add_typer(bench_app, name="bench")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # As uvicorn does: `envs.…`, `configs.…` and a user's own modules are found in the folder where the command is given.
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    app()

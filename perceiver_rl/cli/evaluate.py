@@ -1,0 +1,126 @@
+"""`perceiver-rl evaluate` and `perceiver-rl aggregate`."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from perceiver_rl.cli.console import clear_errors, console, say
+from perceiver_rl.display import ProgressDisplay
+
+if TYPE_CHECKING:
+    from perceiver_rl.evaluation.statistics import Mode
+
+
+def evaluate(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="A run folder (its newest checkpoint is taken), one checkpoint folder in it, or a bundle."),
+    ],
+    env: Annotated[
+        str | None,
+        typer.Option(
+            help="Environments to play in, separated by commas, in place of the one trained on, e.g. smax/2s3z,smax/3s5z; "
+            "their schemas may differ from it in numbers of slots alone."
+        ),
+    ] = None,
+    episodes: Annotated[
+        int,
+        typer.Option(
+            help="Episodes for each policy and mode, rounded up so that all environments play equally many.", min=1
+        ),
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
+    against: Annotated[
+        str,
+        typer.Option(
+            help="Agents and bundles to evaluate beside it, separated by commas, e.g. heuristic,random,my_module:MyAgent."
+        ),
+    ] = "",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write one record for each row of the table.")
+    ] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The same as CSV.")] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Log the checkpoint's results beside its training curves.")] = True,
+) -> None:
+    """Evaluate a checkpoint or a bundle, greedy and sampled, with 95 % Wilson intervals of the win rate.
+
+    Every environment of the batch plays the same number of episodes, so that short ones do not count more often. The same
+    seed gives the same figures to the digit.
+
+    [bold]Examples[/bold]
+
+    perceiver-rl evaluate runs/2s3z --episodes 512 --json runs/2s3z/evaluation.json
+
+    perceiver-rl evaluate runs/2s3z/checkpoints/checkpoint_0000300000 --against heuristic,random
+
+    perceiver-rl evaluate runs/2s3z --env smax/2s3z,smax/3s5z,smax/8m --csv transfer.csv
+    """
+    with clear_errors():
+        from perceiver_rl.evaluation.contests import contests_of
+        from perceiver_rl.evaluation.report import make_table, make_units_table, write_csv, write_json
+        from perceiver_rl.evaluation.tensorboard import log_summaries
+        from perceiver_rl.evaluation.trained import find_trained
+
+        trained = find_trained(checkpoint, env)
+        contests = contests_of(trained, [name for name in against.split(",") if name], episodes)
+
+    say(f"{trained.title}, {trained.env_steps:,} environment steps, on {', '.join(trained.envs)}, seed {seed}")
+    summaries = []
+    for contest in contests:
+        words = f"{contest.policy} {contest.mode} on {contest.arena.env}"
+        with ProgressDisplay(console, "episodes") as display:
+            summaries.append(contest.play(episodes, seed, partial(display.show, words=words)))
+    for arena in {id(contest.arena): contest.arena for contest in contests}.values():
+        arena.close()
+    out = Console()
+    out.print(make_table(summaries))
+    if any(each.units for each in summaries):
+        out.print()
+        out.print(make_units_table(summaries))
+    if json_file is not None:
+        write_json(json_file, summaries)
+        say(f"Records:    {json_file}")
+    if csv_file is not None:
+        write_csv(csv_file, summaries)
+        say(f"Records:    {csv_file}")
+    if tensorboard and trained.curves is not None:
+        own = [each for each, contest in zip(summaries, contests, strict=True) if contest.is_trained]
+        log_summaries(trained.curves, own, trained.env_steps)
+        say(f"Curves:     tensorboard --logdir {trained.curves}")
+
+
+def aggregate(
+    evaluations: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]FILE...",
+            help="What `evaluate --json` wrote, or run folders that hold it as evaluation.json, one for each seed. Runs of "
+            "one NAME are summed up together.",
+            show_default=False,
+        ),
+    ],
+    metric: Annotated[str, typer.Option(help="win_rate or return_mean.")] = "win_rate",
+) -> None:
+    """Sum up evaluations over seeds and environments: mean and interquartile mean with bootstrap intervals.
+
+    [bold]Example[/bold]
+
+    perceiver-rl aggregate perceiver=runs/p-s0 perceiver=runs/p-s1 transformer=runs/t-s0 transformer=runs/t-s1
+    """
+    with clear_errors():
+        from perceiver_rl.evaluation.aggregate import aggregate as sum_up
+        from perceiver_rl.evaluation.aggregate import read_evaluation
+        from perceiver_rl.evaluation.report import make_aggregate_table
+
+        groups: dict[str, list[list[dict[str, Any]]]] = {}
+        for each in evaluations:
+            name, _, file = each.rpartition("=")
+            groups.setdefault(name or "all", []).append(read_evaluation(Path(file)))
+        modes: tuple[Mode, ...] = ("greedy", "sampled")
+        rows = [sum_up(name, runs, mode, metric) for name, runs in groups.items() for mode in modes]
+    Console().print(make_aggregate_table(rows, metric))

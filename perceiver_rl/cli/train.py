@@ -1,0 +1,130 @@
+"""`perceiver-rl train`."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perceiver_rl.cli.console import EXIT_FAILED, EXIT_INTERRUPTED, clear_errors, console, say, say_error
+from perceiver_rl.display import ProgressDisplay, describe_training
+
+
+def train(
+    config: Annotated[
+        str,
+        typer.Argument(help="Training config: a Python file with make_config(), or an import string 'module:function'."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder: checkpoints, TensorBoard, progress. Default: runs/<config>-<time>.")
+    ] = None,
+    env: Annotated[
+        str | None, typer.Option(help="Another environment than the config's, e.g. smax/3s5z or my_module:make_env.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, environments and minibatches. Default: 0.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Length of the run in environment steps. Default: what the config says.", min=1)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Change a setting; may be repeated. Sections are the methods of RLlib's AlgorithmConfig "
+            "(training.lr=3e-4) and 'model' (model.encoder=transformer, model.perceiver.num_latents=16).",
+        ),
+    ] = None,
+    env_runners: Annotated[
+        int | None,
+        typer.Option(help="Processes that sample, beside the learner's; 0 samples in the learner's process.", min=0),
+    ] = None,
+    checkpoint_every: Annotated[int, typer.Option(help="Environment steps between checkpoints.", min=1)] = 100_000,
+    pictures: Annotated[
+        bool, typer.Option(help="Draw each checkpoint's attention and an episode of it for TensorBoard, beside training.")
+    ] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
+    ] = False,
+) -> None:
+    """Train an agent.
+
+    [bold]Examples[/bold]
+
+    perceiver-rl train configs/smax_2s3z_ppo.py --seed 1 --out runs/2s3z
+
+    perceiver-rl train configs/smax_2s3z_ppo.py --env smax/3s5z --set model.encoder=transformer
+
+    perceiver-rl train configs/smax_2s3z_ppo.py --out runs/2s3z --resume
+
+    Ctrl-C ends a run after its current iteration and leaves a checkpoint.
+    """
+    with clear_errors():
+        from perceiver_rl.rllib.config_file import default_steps, load_factory
+        from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
+        from perceiver_rl.rllib.training import TrainingError, prepare
+        from perceiver_rl.rllib.training import train as run_training
+        from perceiver_rl.tensorboard import Painter
+
+        overrides = list(set_ or [])
+        if env_runners is not None:
+            overrides.append(f"env_runners.num_env_runners={env_runners}")
+        if resume:
+            if out is None:
+                raise ValueError("--resume: expected --out RUN, the folder of the run to go on with")
+            folder = RunFolder(out)
+            settings = folder.settings()
+            if overrides or (env, seed, steps) != (None, None, None):
+                raise ValueError(
+                    f"--resume: a resumed run keeps its settings, which are in {out}/run.json; leave out --set, --env, "
+                    "--seed, --steps and --env-runners"
+                )
+            if _same_place(config) != _same_place(settings.config):
+                raise ValueError(f"--resume: got config {config!r}, but the run in {out} was begun with {settings.config!r}")
+        else:
+            total = steps if steps is not None else default_steps(load_factory(config))
+            settings = RunSettings(config, env, seed or 0, total, tuple(overrides))
+            folder = RunFolder(out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+        run = prepare(settings, folder, resume=resume)
+    say(f"Training for {settings.total_env_steps:,} environment steps, seed {settings.seed}: {folder.path}")
+    painter = None
+    if pictures and run.agents:
+        say("Pictures:   none, since the views of separate agents make no one picture; curves are there")
+    elif pictures:
+        painter = Painter(
+            folder.path,
+            run.config.env,
+            run.config.env_config,
+            seed=settings.seed,
+            say=lambda words: say(f"Pictures:   {words}"),
+        )
+    with ProgressDisplay(console, "steps") as display, painter or nullcontext():
+        try:
+            result = run_training(
+                run,
+                checkpoint_every=checkpoint_every,
+                on_checkpoint=None if painter is None else painter.paint,
+                on_progress=lambda now: display.show(now.env_steps, now.total_env_steps, describe_training(now)),
+            )
+        except TrainingError as error:
+            say_error(error)
+            raise typer.Exit(EXIT_FAILED) from error
+    say(f"Checkpoint: {result.checkpoint}")
+    if painter is not None and painter.count:
+        share = painter.waited / max(result.progress.seconds, 1.0)
+        say(
+            f"Pictures:   of {painter.count} checkpoints, {painter.seconds:.1f} s beside {result.progress.seconds:.0f} s of "
+            f"training, which waited {painter.waited:.1f} s ({share:.1%})"
+        )
+    say(f"Curves:     tensorboard --logdir {folder.path}")
+    say(f"Evaluate:   perceiver-rl evaluate {folder.path}")
+    if result.interrupted:
+        say(f"Go on:      perceiver-rl train {settings.config} --out {folder.path} --resume")
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _same_place(config: str) -> str | Path:
+    """A config's path in one spelling; import strings have one only."""
+    return config if ":" in config else Path(config).resolve()
