@@ -20,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from perceiver_rl.entities import ACTION_MASK, schema_of
 from perceiver_rl.environments import make_vector_env, sigint_blocked, terminate_workers
+from perceiver_rl.mixture import members_of
 from perceiver_rl.replay import record
 from perceiver_rl.tensorboard.pictures import draw_pictures
 
@@ -50,7 +51,7 @@ class Studio:
 
     Args:
         run: The run's folder.
-        env: Name or import string of its environment.
+        env: Name or import string of its environment; of a mixture the first one is played.
         env_config: The environment's options.
         seed: Seed of the episode.
 
@@ -60,8 +61,8 @@ class Studio:
 
     def __init__(self, run: Path, env: str, env_config: Mapping[str, Any], seed: int) -> None:
         self._run = run
-        self._env_name = env
-        self._env = make_vector_env(env, 1, **env_config)
+        self._env_name = members_of(env)[0]
+        self._env = make_vector_env(self._env_name, 1, **env_config)
         self._seed = seed
         self._writer: SummaryWriter | None = None
 

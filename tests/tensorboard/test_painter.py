@@ -10,9 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents.presets import preset
 from perceiver_rl.configuration import to_mapping
+from perceiver_rl.provenance import provenance
 from perceiver_rl.rllib.checkpoint import MODULES, REQUIRED_FILES
 from perceiver_rl.rllib.module import MODEL_CONFIG_KEY, PerceiverRLModule
-from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, FORMAT, provenance
+from perceiver_rl.rllib.run_folder import CHECKPOINT_INFO, FORMAT
 from perceiver_rl.tensorboard.painter import FOLDER, Painter, Studio
 from tests.environments import COURIERS
 
@@ -104,3 +105,11 @@ def test_studio__takes_back_what_an_interrupted_run_wrote_from_there_on(run: Pat
         for checkpoint in order:
             studio.paint(checkpoint)
     assert set(map(tuple, steps_of_images(folder).values())) == {(64, 128)}
+
+
+def test_studio__plays_the_first_environment_of_a_mixture(run: Path, tmp_path: Path) -> None:
+    mixture = "tests.environments:make_couriers+tests.environments:make_faulty_couriers"
+    studio = Studio(tmp_path, mixture, {}, seed=3)
+    studio.warm_up()
+    assert studio.paint(checkpoints(run)[0]).left_out is not None
+    assert "actions/by_verb" in steps_of_images(tmp_path)
