@@ -136,7 +136,8 @@ def kaz_scene() -> Scene:
             "zombie": replace(here, side="other"),
             "arrow": here,
             "sword": here,
-        }
+        },
+        sorted_anew=True,
     )
 
 

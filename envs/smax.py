@@ -29,7 +29,7 @@ from perceiver_rl.entities import (
     features_key,
     mask_key,
 )
-from perceiver_rl.infos import UNITS
+from perceiver_rl.infos import KIND, UNITS
 from perceiver_rl.scene import SCENE, Scene
 from perceiver_rl.vector_arguments import checked_actions, seed_of_each
 
@@ -305,7 +305,7 @@ def battle_infos(outcome: Outcome) -> dict[str, Any]:
         "damage_dealt": outcome.damage_dealt,
         "damage_taken": outcome.damage_taken,
         UNITS: {
-            "kind": np.array(UNIT_KINDS, object)[outcome.unit_kind.astype(int)],
+            KIND: np.array(UNIT_KINDS, object)[outcome.unit_kind.astype(int)],
             "survived": outcome.ally_mask,
             "kills": outcome.unit_kills,
             "damage_dealt": outcome.unit_damage,

@@ -79,7 +79,7 @@ class Outcome(NamedTuple):
     Health sums are in units: an enemy at half health adds 0.5 to `damage_dealt`. Nobody heals in SMAX, so the
     damage of an episode is what its survivors lack; units that died at a wall count, as they do in SMAX's
     reward. `unit_damage` and `unit_kills` are each ally's part of it: what an enemy lost in a step is shared by the
-    allies that shot at it, by the strength of their shots, and so is its death; nobody gets a part of a death at a wall.
+    allies that shot at it, by the strength of their shots, and so is its death; what nobody shot at died of a wall.
     """
 
     ally_features: Any  # float32 [battles, allies, features]
@@ -213,12 +213,13 @@ class SmaxDynamics:
         """Each ally's part of what the enemies lost in this step: damage and kills, float32 `[2, allies]`."""
         env, allies, enemies = self.env, slice(None, self._num_allies), slice(self._num_allies, None)
         kind = before.unit_types[allies]
-        # A cooldown falls by the time of the step, and rises by the weapon's with each shot, give or take a little chance.
+        # A cooldown falls by the time of the step, below 0 too, unless the unit shoots: then it is set to the weapon's. No
+        # weapon is ready twice within a step (the shortest needs 0.5 s, as long as a step takes).
         elapsed = env.time_per_step * env.world_steps_per_env_step
         rise = after.unit_weapon_cooldowns[allies] - before.unit_weapon_cooldowns[allies] + elapsed
-        shots = jnp.round(rise / env.unit_type_weapon_cooldowns[kind])
+        shot = rise > env.time_per_step / 2
         aimed = jax.nn.one_hot(actions - env.num_movement_actions, self._num_enemies)  # of moves: zeros
-        strength = aimed * (shots * env.unit_type_attacks[kind])[:, None]
+        strength = aimed * (shot * env.unit_type_attacks[kind])[:, None]
         share = strength / jnp.maximum(strength.sum(axis=0), 1e-6)
         full = env.unit_type_health[before.unit_types[enemies]]
         lost = (before.unit_health[enemies] - after.unit_health[enemies]) / full

@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
-from perceiver_rl.mixture import MixedVectorEnv, members_of, shares
+from perceiver_rl.mixture import MixedVectorEnv, envs_of_each, members_of
 
 DEFAULT_REGISTRY = "envs.registry:make_vec"
 """Where plain names such as `smax/2s3z` are looked up: the checkout's `envs` folder."""
@@ -52,7 +52,7 @@ def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, A
     """
     members = members_of(env)
     if len(members) > 1:
-        envs = zip(members, shares(num_envs, len(members)), strict=True)
+        envs = zip(members, envs_of_each(num_envs, len(members)), strict=True)
         return MixedVectorEnv({member: make_vector_env(member, share, **options) for member, share in envs})
     if ":" in env:
         return load(env)(num_envs=num_envs, **options)

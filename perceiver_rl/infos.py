@@ -11,8 +11,11 @@ WON = "won"
 """Key of an episode's last info that says whether it was won."""
 
 UNITS = "units"
-"""Key of an episode's last info that tells of each acting unit: a mapping of arrays `[units]`. Under `"kind"` are the names
-of the units' kinds; every other array holds numbers, such as `kills`."""
+"""Key of an episode's last info that tells of each acting unit: a mapping of arrays `[units]`. Under `KIND` are the names
+of the units' kinds, empty for a slot that no unit had; every other array holds numbers, such as `kills`."""
+
+KIND = "kind"
+"""Key among what an info tells of units: the names of their kinds."""
 
 
 def info_of(infos: Mapping[str, Any], index: int) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def members_of(env: str) -> list[str]:
     return names
 
 
-def shares(num_envs: int, members: int) -> list[int]:
+def envs_of_each(num_envs: int, members: int) -> list[int]:
     """How many of a batch each member gets: equally many, and the first ones what is left over.
 
     Raises:
@@ -93,7 +93,8 @@ def widest_schema(schemas: Mapping[str, EntitySchema]) -> EntitySchema:
 class MixedVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any]]):
     """Vector environments side by side as one, the sub-environments of the first one first.
 
-    Rewards, ends and infos are theirs. At an episode's end the info has `won` once more as `<name>/won`, so that training
+    Rewards, ends and infos are theirs, but that infos which are mappings, such as `units`, are left out: members have
+    different numbers of units. At an episode's end the info has `won` once more as `<name>/won`, so that training
     shows each environment's own win rate. Sub-environment `i` of `reset(seed=s)` plays what it would play by itself with
     the seed `s + i`. Autoreset is in the next step, as theirs must be. An option at a slot that an environment does not
     have is never legal, and does what option 0 does.
@@ -189,6 +190,7 @@ class MixedVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[An
                     if each not in together:
                         together[each] = np.zeros((self.num_envs, *np.shape(values)[1:]), np.asarray(values).dtype)
                         together[f"_{each}"] = np.zeros(self.num_envs, bool)
+                    together[each] = together[each].astype(np.result_type(together[each], np.asarray(values)), copy=False)
                     together[each][rows] = values
                     together[f"_{each}"][rows] = valid
         return together

@@ -78,10 +78,13 @@ class Scene:
     Args:
         looks: By entity type. A type that is left out is neutral and stands nowhere.
         bounds: West, south, east and north end of the world, in the unit of positions; None if it has none that is known.
+        sorted_anew: Entities are listed anew in each step, so that a slot may hold another one in the next. A viewer then
+            draws no path over a leap.
     """
 
     looks: Mapping[str, Look]
     bounds: tuple[float, float, float, float] | None = None
+    sorted_anew: bool = False
 
     @classmethod
     def of(cls, schema: EntitySchema) -> Scene:
@@ -120,7 +123,11 @@ class Scene:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain lists, strings and numbers, for JSON."""
-        return {"looks": {name: asdict(look) for name, look in self.looks.items()}, "bounds": self.bounds}
+        return {
+            "looks": {name: asdict(look) for name, look in self.looks.items()},
+            "bounds": self.bounds,
+            "sorted_anew": self.sorted_anew,
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Scene:
@@ -135,7 +142,7 @@ class Scene:
                 cooldown=look["cooldown"],
                 kinds=tuple(look["kinds"]),
             )
-        return cls(looks, None if data["bounds"] is None else tuple(data["bounds"]))
+        return cls(looks, None if data["bounds"] is None else tuple(data["bounds"]), data["sorted_anew"])
 
 
 def _guess(schema: EntitySchema, each: EntityType, position: tuple[str, str] | None) -> Look:

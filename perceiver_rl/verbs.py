@@ -36,6 +36,6 @@ def count_verbs(
 
 
 def shares(counts: Mapping[str, int | float]) -> dict[str, float]:
-    """Counts as shares that sum to one; nothing if nobody chose."""
+    """Counts as shares that sum to one; nothing if nobody chose: RLlib then tells NaN of what was counted before."""
     total = sum(counts.values())
-    return {verb: count / total for verb, count in counts.items()} if total else {}
+    return {verb: count / total for verb, count in counts.items()} if total > 0 else {}

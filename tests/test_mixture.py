@@ -7,7 +7,7 @@ import pytest
 from envs.registry import make, make_vec
 from perceiver_rl.entities import ACTION_MASK, Control, EntitySchema, EntityType, Feature, TargetedVerb
 from perceiver_rl.environments import make_env, make_vector_env
-from perceiver_rl.mixture import MixedVectorEnv, _Slots, members_of, shares, widest_schema
+from perceiver_rl.mixture import MixedVectorEnv, _Slots, envs_of_each, members_of, widest_schema
 from perceiver_rl.testing import check_entity_env
 from tests.environments import CourierVectorEnv
 
@@ -116,7 +116,7 @@ def test_mixture__keeps_the_contract() -> None:
 def test_mixture__shares_a_batch_equally() -> None:
     env = mixed(5)
     assert [each.num_envs for each in env.envs.values()] == [3, 2]
-    assert shares(4, 4) == [1, 1, 1, 1]
+    assert envs_of_each(4, 4) == [1, 1, 1, 1]
     with pytest.raises(ValueError, match=r"num_envs: got 1, expected at least one for each of the mixture's 2"):
         mixed(1)
 

@@ -13,7 +13,7 @@ from perceiver_rl.cli.console import clear_errors, console, say
 from perceiver_rl.display import ProgressDisplay
 
 if TYPE_CHECKING:
-    from perceiver_rl.evaluation.statistics import Mode
+    from perceiver_rl.evaluation.statistics import Summary
 
 
 def evaluate(
@@ -61,33 +61,33 @@ def evaluate(
     perceiver-rl evaluate runs/2s3z --env smax/2s3z,smax/3s5z,smax/8m --csv transfer.csv
     """
     with clear_errors():
-        from perceiver_rl.evaluation.contests import contests_of
+        from perceiver_rl.evaluation.contests import closing_all, contests_of
         from perceiver_rl.evaluation.report import make_table, make_units_table, write_csv, write_json
         from perceiver_rl.evaluation.tensorboard import log_summaries
         from perceiver_rl.evaluation.trained import find_trained
 
         trained = find_trained(checkpoint, env)
         contests = contests_of(trained, [name for name in against.split(",") if name], episodes)
-
-    say(f"{trained.title}, {trained.env_steps:,} environment steps, on {', '.join(trained.envs)}, seed {seed}")
-    summaries = []
-    for contest in contests:
-        words = f"{contest.policy} {contest.mode} on {contest.arena.env}"
-        with ProgressDisplay(console, "episodes") as display:
-            summaries.append(contest.play(episodes, seed, partial(display.show, words=words)))
-    for arena in {id(contest.arena): contest.arena for contest in contests}.values():
-        arena.close()
+        for file in filter(None, (json_file, csv_file)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        say(f"{trained.title}, {trained.env_steps:,} environment steps, on {', '.join(trained.envs)}, seed {seed}")
+        summaries: list[Summary] = []
+        with closing_all(contests):
+            for contest in contests:
+                words = f"{contest.policy} {contest.mode} on {contest.arena.env}"
+                with ProgressDisplay(console, "episodes") as display:
+                    summaries.append(contest.play(episodes, seed, partial(display.show, words=words)))
+                if json_file is not None:  # after each, so that what was played is not lost
+                    write_json(json_file, summaries)
+                if csv_file is not None:
+                    write_csv(csv_file, summaries)
     out = Console()
     out.print(make_table(summaries))
     if any(each.units for each in summaries):
         out.print()
         out.print(make_units_table(summaries))
-    if json_file is not None:
-        write_json(json_file, summaries)
-        say(f"Records:    {json_file}")
-    if csv_file is not None:
-        write_csv(csv_file, summaries)
-        say(f"Records:    {csv_file}")
+    for file in filter(None, (json_file, csv_file)):
+        say(f"Records:    {file}")
     if tensorboard and trained.curves is not None:
         own = [each for each, contest in zip(summaries, contests, strict=True) if contest.is_trained]
         log_summaries(trained.curves, own, trained.env_steps)
@@ -115,12 +115,13 @@ def aggregate(
     with clear_errors():
         from perceiver_rl.evaluation.aggregate import aggregate as sum_up
         from perceiver_rl.evaluation.aggregate import read_evaluation
+        from perceiver_rl.evaluation.contests import MODES
         from perceiver_rl.evaluation.report import make_aggregate_table
 
         groups: dict[str, list[list[dict[str, Any]]]] = {}
         for each in evaluations:
-            name, _, file = each.rpartition("=")
-            groups.setdefault(name or "all", []).append(read_evaluation(Path(file)))
-        modes: tuple[Mode, ...] = ("greedy", "sampled")
-        rows = [sum_up(name, runs, mode, metric) for name, runs in groups.items() for mode in modes]
+            # a path may hold an equals sign, too
+            name, file = ("all", each) if "=" not in each or Path(each).exists() else each.split("=", 1)
+            groups.setdefault(name, []).append(read_evaluation(Path(file)))
+        rows = [sum_up(name, runs, mode, metric) for name, runs in groups.items() for mode in MODES]
     Console().print(make_aggregate_table(rows, metric))

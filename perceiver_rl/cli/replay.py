@@ -25,7 +25,7 @@ def replay(
     greedy: Annotated[bool, typer.Option("--greedy/--sampled", help="The best option of each actor, or a draw.")] = True,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The file to write. Default: replay.html in the run or bundle."),
+        typer.Option(metavar="FILE", help="What to write. Default: replay.html in the run, NAME.html beside a bundle."),
     ] = None,
     gif: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the first episode as a GIF, too: the field, without the rest.")
@@ -54,7 +54,8 @@ def replay(
         from perceiver_rl.tensorboard.film import write_gif
 
         trained = find_trained(checkpoint, env)
-        file = out or (trained.curves or checkpoint) / "replay.html"
+        beside = checkpoint.resolve().with_name(f"{trained.name}.html")  # a bundle holds nothing but what it promises
+        file = out or (beside if trained.curves is None else trained.curves / "replay.html")
         with ProgressDisplay(console, "episodes") as display:
             recording = record_trained(
                 trained,

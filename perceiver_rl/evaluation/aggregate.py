@@ -1,6 +1,8 @@
-"""One figure for several runs on several environments: interquartile mean and stratified bootstrap intervals.
+"""One figure for several runs on several environments: interquartile mean and bootstrap intervals over runs.
 
-Source: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021.
+After Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021. There each run is
+on one task, and runs are drawn anew for each. Here one run is evaluated in every environment, and its figures stand or fall
+together; so whole runs are drawn.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ from perceiver_rl.evaluation.statistics import CONFIDENCE, Interval, Mode
 REPEATS = 10_000
 """Resamples of a bootstrap interval."""
 
+MIN_RUNS = 5
+"""Runs for an interval: of two or three, a percentile interval is hardly more than the lowest and the highest of them."""
+
 METRICS = ("win_rate", "return_mean")
 """Fields of a record that can be summed up."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its 95 % bootstrap interval, which one run alone cannot have."""
+    """A figure and its 95 % bootstrap interval; None of fewer than `MIN_RUNS` runs."""
 
     value: float
     interval: Interval | None
@@ -65,6 +70,12 @@ def aggregate(name: str, evaluations: Sequence[Sequence[dict[str, Any]]], mode: 
         raise ValueError(f"aggregate of {name}: got no evaluations, expected at least one")
     rows = [_scores(name, records, mode, metric) for records in evaluations]
     envs = tuple(rows[0])
+    for place, records in enumerate(evaluations):
+        if records in evaluations[:place]:
+            raise ValueError(f"aggregate of {name}: got the same evaluation twice, expected one of each run")
+    controls = sorted({each["control"] for records in evaluations for each in _own(records, mode)})
+    if len(controls) > 1:
+        raise ValueError(f"aggregate of {name}: got {' and '.join(controls)} control, which are not comparable")
     for row in rows:
         if set(row) != set(envs):
             raise ValueError(
@@ -76,12 +87,12 @@ def aggregate(name: str, evaluations: Sequence[Sequence[dict[str, Any]]], mode: 
 
 
 def interquartile_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the last axis without the lowest and the highest quarter."""
+    """Mean over the last axis without the lowest and the highest quarter: of `n` figures, ⌊n / 4⌋ at each end."""
     return np.asarray(trim_mean(scores, 0.25, axis=-1))
 
 
 def bootstrap(scores: NDArray[np.float64], statistic: Any, *, repeats: int = REPEATS, seed: int = 0) -> Interval:
-    """Percentile interval of a statistic: in each environment runs are drawn anew, with replacement.
+    """Percentile interval of a statistic: whole runs are drawn anew, with replacement.
 
     Args:
         scores: Figures `[runs, environments]`, of at least two runs.
@@ -92,11 +103,11 @@ def bootstrap(scores: NDArray[np.float64], statistic: Any, *, repeats: int = REP
     Raises:
         ValueError: If there is one run only.
     """
-    runs, envs = scores.shape
+    runs = len(scores)
     if runs < 2:
         raise ValueError(f"bootstrap: got {runs} run, expected at least two: one tells nothing of the spread")
-    drawn = np.random.default_rng(seed).integers(runs, size=(repeats, runs, envs))
-    resampled = scores[drawn, np.arange(envs)].reshape(repeats, -1)
+    drawn = np.random.default_rng(seed).integers(runs, size=(repeats, runs))
+    resampled = scores[drawn].reshape(repeats, -1)
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(statistic(resampled), [tail, 100 - tail])
     return Interval(float(low), float(high))
@@ -117,8 +128,11 @@ def read_evaluation(path: Path) -> list[dict[str, Any]]:
         records = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: got what is no JSON ({error}), {expected}") from error
-    if not isinstance(records, list) or not records or not all(isinstance(each, dict) for each in records):
+    if not isinstance(records, list) or not records:
         raise ValueError(f"{path}: got no list of records, {expected}")
+    for record in records:
+        if not isinstance(record, dict) or not {"env", "policy", "mode", "control", *METRICS} <= record.keys():
+            raise ValueError(f"{path}: got a record without env, policy, mode, control or a figure, {expected}")
     return records
 
 
@@ -127,16 +141,28 @@ def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _estimate(scores: NDArray[np.float64], statistic: Any) -> Estimate:
-    interval = bootstrap(scores, statistic) if len(scores) > 1 else None
+    interval = bootstrap(scores, statistic) if len(scores) >= MIN_RUNS else None
     return Estimate(float(statistic(scores.reshape(-1))), interval)
+
+
+def _own(records: Sequence[dict[str, Any]], mode: Mode) -> list[dict[str, Any]]:
+    """Records of the run's own policy, which `evaluate` writes first for each environment."""
+    own: dict[str, dict[str, Any]] = {}
+    for each in records:
+        if each["policy"] == records[0]["policy"] and each["mode"] == mode:
+            own.setdefault(each["env"], each)
+    return list(own.values())
 
 
 def _scores(name: str, records: Sequence[dict[str, Any]], mode: Mode, metric: str) -> dict[str, float]:
     """A run's figure by environment."""
-    own = [each for each in records if each["policy"] == records[0]["policy"] and each["mode"] == mode]
-    scores = {each["env"]: each.get(metric) for each in own}
-    missing = [env for env, score in scores.items() if score is None]
-    if not scores or missing:
-        where = f" in {', '.join(missing)}" if missing else f" of mode {mode}"
-        raise ValueError(f"aggregate of {name}: got no {metric}{where}; try --metric {METRICS[1]}, or evaluate again")
-    return {env: float(score) for env, score in scores.items() if score is not None}
+    own = _own(records, mode)
+    if not own:
+        raise ValueError(
+            f"aggregate of {name}: got no {mode} record of {records[0]['policy']!r}, expected one; evaluate again"
+        )
+    if missing := [each["env"] for each in own if each[metric] is None]:
+        raise ValueError(
+            f"aggregate of {name}: got no {metric} in {', '.join(missing)}, which tells none; try --metric {METRICS[1]}"
+        )
+    return {each["env"]: float(each[metric]) for each in own}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perceiver_rl.bundle import is_bundle, load_policy
@@ -12,12 +13,17 @@ from perceiver_rl.evaluation.agent import Agent, PolicyAgent, make_agent
 from perceiver_rl.evaluation.arena import Arena, ParallelArena, VectorArena
 from perceiver_rl.evaluation.statistics import Mode, Summary, summarize
 from perceiver_rl.evaluation.trained import Trained
+from perceiver_rl.mixture import members_of
 
 MAX_ENVS = 128
 """Environments of an evaluation's batch at most."""
 
 MAX_PARALLEL_ENVS = 16
 """The same for multi-agent environments, which are single ones, each stepped by itself."""
+
+
+MODES: tuple[Mode, ...] = ("greedy", "sampled")
+"""How a policy is played."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,10 @@ class Contest:
     mode: Mode
     players: dict[str, Agent]
     """By module id."""
+    trained: Trained
+    """What is evaluated."""
     is_trained: bool
-    """Whether it is what is evaluated, not what stands beside it."""
+    """Whether that plays, not what stands beside it."""
 
     def play(self, episodes: int, seed: int, on_episode: Callable[[int, int], None]) -> Summary:
         """Play and sum up.
@@ -48,9 +56,13 @@ class Contest:
             greedy=self.mode == "greedy",
             on_episode=on_episode,
         )
-        return summarize(
+        summary = summarize(
             records, env=self.arena.env, policy=self.policy, mode=self.mode, seed=seed, control=self.arena.control
         )
+        summary = replace(summary, env_config=self.trained.env_config)
+        if not self.is_trained:
+            return summary
+        return replace(summary, checkpoint=self.trained.title, env_steps=self.trained.env_steps)
 
 
 def contests_of(trained: Trained, against: Sequence[str], episodes: int) -> list[Contest]:
@@ -71,26 +83,38 @@ def contests_of(trained: Trained, against: Sequence[str], episodes: int) -> list
         policies: dict[str, Agent] = {
             module: PolicyAgent(trained.policy(schema, module)) for module, schema in arena.schemas.items()
         }
-        contests += [Contest(arena, trained.name, mode, policies, is_trained=True) for mode in ("greedy", "sampled")]
+        contests += [
+            Contest(arena, trained.name, mode, policies, trained, is_trained=True) for mode in ("greedy", "sampled")
+        ]
         for name in against:
-            contests += _contests_of_other(arena, name)
+            contests += _contests_of_other(arena, name, trained)
     return contests
 
 
-def _contests_of_other(arena: Arena, name: str) -> list[Contest]:
+@contextmanager
+def closing_all(contests: Sequence[Contest]) -> Iterator[None]:
+    """Close every environment at the end, whatever happens."""
+    with ExitStack() as stack:
+        for arena in {id(contest.arena): contest.arena for contest in contests}.values():
+            stack.callback(arena.close)
+        yield
+
+
+def _contests_of_other(arena: Arena, name: str, trained: Trained) -> list[Contest]:
     players: dict[str, Agent]
     if is_bundle(Path(name)):
         bundle = load_policy(name)
         players = {module: PolicyAgent(bundle.for_schema(schema)) for module, schema in arena.schemas.items()}
-        return [Contest(arena, name, mode, players, is_trained=False) for mode in ("greedy", "sampled")]
+        return [Contest(arena, name, mode, players, trained, is_trained=False) for mode in MODES]
     players = {module: make_agent(name, schema) for module, schema in arena.schemas.items()}
-    return [Contest(arena, name, "sampled", players, is_trained=False)]
+    return [Contest(arena, name, "sampled", players, trained, is_trained=False)]
 
 
 def _arena(trained: Trained, env: str, episodes: int) -> Arena:
     if trained.module is None:
         return ParallelArena(env, _num_envs(episodes, MAX_PARALLEL_ENVS), trained.env_config, trained.agents)
-    return VectorArena(env, _num_envs(episodes, MAX_ENVS), trained.env_config, trained.module)
+    num_envs = max(_num_envs(episodes, MAX_ENVS), len(members_of(env)))
+    return VectorArena(env, num_envs, trained.env_config, trained.module)
 
 
 def _num_envs(episodes: int, at_most: int) -> int:

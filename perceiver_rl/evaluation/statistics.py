@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -11,15 +12,13 @@ from scipy.stats import binomtest, t
 
 from perceiver_rl.evaluation.parallel import RETURN_PER_AGENT
 from perceiver_rl.evaluation.rollout import EpisodeRecord
+from perceiver_rl.infos import KIND, UNITS
 from perceiver_rl.provenance import provenance
 
 Mode = Literal["greedy", "sampled"]
 """How actions are chosen: each actor's most probable option, or a draw."""
 
 CONFIDENCE = 0.95
-
-KIND = "kind"
-"""Key among what an info tells of units: the names of their kinds."""
 
 UNITS_LEFT = "allies_left"
 """Key of the info that tells how many of the squad are left."""
@@ -65,6 +64,12 @@ class Summary:
     units: dict[str, dict[str, float]] = field(default_factory=dict)
     """What became of the acting units: by their kind, the mean over units and episodes of everything that the last info
     tells of each, and under `units` how many there were; empty if it tells nothing."""
+    checkpoint: str | None = None
+    """Which checkpoint or bundle of the policy; None for an agent that was not trained."""
+    env_steps: int | None = None
+    """Environment steps that it was trained for; None for an agent that was not trained."""
+    env_config: dict[str, Any] = field(default_factory=dict)
+    """The environment's options."""
     commit: str | None = None
     """Commit of the code that evaluated; None outside a git checkout."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -164,18 +169,27 @@ def summarize(records: Sequence[EpisodeRecord], *, env: str, policy: str, mode: 
 
 
 def _outcomes(records: Sequence[EpisodeRecord]) -> dict[str, float]:
-    keys = {key: None for record in records for key in record.info}  # in the order in which they first come
-    return {key: float(np.mean([record.info[key] for record in records if key in record.info])) for key in keys}
+    """The mean of every number that infos tell, over the episodes that tell a finite one."""
+    told: dict[str, list[float]] = {}
+    for record in records:
+        for key, value in record.info.items():
+            if math.isfinite(value):
+                told.setdefault(key, []).append(value)
+    return {key: float(np.mean(values)) for key, values in told.items()}
 
 
 def _by_kind(records: Sequence[EpisodeRecord]) -> dict[str, dict[str, float]]:
     told = [record.units for record in records if record.units]
     if not told:
         return {}
+    if any(units.keys() != told[0].keys() or KIND not in units for units in told):
+        raise ValueError(
+            f"info {UNITS!r}: got {', '.join(told[0])} in one episode, expected {KIND!r} and the same figures in every one"
+        )
     kinds = np.concatenate([units[KIND] for units in told])
     figures = {key: np.concatenate([units[key] for units in told]) for key in told[0] if key != KIND}
     return {
         str(kind): {"units": float(np.sum(kinds == kind))}
         | {key: float(np.mean(values[kinds == kind])) for key, values in figures.items()}
-        for kind in sorted(set(kinds.tolist()))
+        for kind in sorted(set(kinds.tolist()) - {""})
     }

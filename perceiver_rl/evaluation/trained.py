@@ -12,6 +12,9 @@ from perceiver_rl.entities import EntitySchema
 from perceiver_rl.mixture import members_of
 from perceiver_rl.policy.entity_policy import EntityPolicy
 
+MAX_OPTION = 10_000
+"""The largest number that a bundle may give its environment as an option, such as how many units there are."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -78,6 +81,7 @@ def _of_bundle(path: Path, env: str | None) -> Trained:
             f"bundle {path}: was trained in {origin.env!r}, an import string, and a bundle does not decide which code is "
             f"run; if you trust that code, give it yourself: --env {origin.env}"
         )
+    env_config = _modest(path, origin.env_config)
     others = sorted(set(origin.agents.values()) - {origin.policy})
     if others:
         raise ValueError(
@@ -88,13 +92,29 @@ def _of_bundle(path: Path, env: str | None) -> Trained:
         title=f"bundle {path}",
         name=path.resolve().name,
         envs=_environments(env, origin.env),
-        env_config=origin.env_config,
+        env_config=env_config,
         env_steps=origin.env_steps,
         agents=origin.agents,
         module=None if origin.agents else origin.policy,
         policy=lambda schema, module: bundle.for_schema(schema),
         curves=None,
     )
+
+
+def _modest(path: Path, env_config: dict[str, Any]) -> dict[str, Any]:
+    """A bundle's options for its environment, if they are plain and small: it comes from somebody else.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    for key, value in env_config.items():
+        small = isinstance(value, bool | str | None) or (isinstance(value, int | float) and abs(value) <= MAX_OPTION)
+        if not small or key == "render_mode":
+            raise ValueError(
+                f"bundle {path}: got the environment's option {key}={str(value)[:40]!r}, expected a plain value, and no "
+                f"number beyond {MAX_OPTION:,}"
+            )
+    return env_config
 
 
 def _environments(given: str | None, trained: str) -> tuple[str, ...]:

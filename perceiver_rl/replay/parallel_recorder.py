@@ -43,7 +43,7 @@ def record_parallel(
         env: A PettingZoo parallel environment whose observations keep a schema. It is reset first, and not closed. A `Scene`
             under `"scene"` in its metadata tells how it is drawn.
         shown: The policy whose agents are kept.
-        episodes: Of the environment; the first is the one that `evaluate` begins with for the same seed.
+        episodes: Of the environment; greedy, the first is the one that `evaluate` begins with for the same seed.
         env_name: What the replay calls the environment.
         policy_name: What it calls the policy.
         seed: Seeds the environment and the agents' draws.

@@ -46,6 +46,8 @@ def record_trained(
         "on_step": on_step,
     }
     if trained.module is not None:
+        if policy not in (None, trained.module):
+            raise ValueError(f"replay: got policy {policy!r}, expected {trained.module!r}, the only one")
         vector_env = make_vector_env(env, episodes, **trained.env_config)
         recording = record(
             trained.policy(schema_of(vector_env.single_observation_space), trained.module), vector_env, **told

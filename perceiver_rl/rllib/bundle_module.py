@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from safetensors import torch as safetensors
 
 from perceiver_rl.bundle import load_policy
+from perceiver_rl.configuration import to_mapping
 from perceiver_rl.entities import EntitySchema
-from perceiver_rl.policy.entity_policy import EntityPolicy, EntityPolicyConfig
-from perceiver_rl.rllib.module import PerceiverRLModule
+from perceiver_rl.policy.entity_policy import EntityPolicy
+from perceiver_rl.rllib.module import MODEL_CONFIG_KEY, PerceiverRLModule
+from perceiver_rl.schema_differences import require_same_but_slots
 
 BUNDLE_KEY = "bundle"
-"""The bundle's path in RLlib's `model_config`."""
+"""The bundle's path, schema and weights in RLlib's `model_config`: the file itself need not be where the module is built."""
 
 
 class BundleRLModule(PerceiverRLModule):
@@ -22,13 +25,14 @@ class BundleRLModule(PerceiverRLModule):
         """The bundle's policy for a schema.
 
         Raises:
-            ValueError: If there is no sound bundle, or the schema differs from its own in more than slots.
+            ValueError: If the schema differs from the bundle's in more than slots; the message lists what.
         """
-        return load_policy(self.model_config[BUNDLE_KEY]).for_schema(schema)
-
-    def policy_config(self) -> EntityPolicyConfig:
-        """The bundle's own configuration."""
-        return self.policy.config
+        bundle = self.model_config[BUNDLE_KEY]
+        trained = EntitySchema.from_dict(bundle["schema"])
+        require_same_but_slots(trained, schema, f"bundle {bundle['path']}, trained in {bundle['env']!r}", bundle["env"])
+        policy = super().build_policy(schema)
+        policy.load_state_dict(safetensors.load(bundle["weights"]))
+        return policy
 
 
 def bundle_spec(path: str | Path) -> RLModuleSpec:
@@ -46,8 +50,8 @@ def bundle_spec(path: str | Path) -> RLModuleSpec:
             )
         )
 
-    Alone, `config.rl_module(rl_module_spec=bundle_spec(path))` goes on training from it. The bundle has to be where every
-    process of the run finds it; relative paths are made absolute here.
+    Alone, `config.rl_module(rl_module_spec=bundle_spec(path))` goes on training from it. The weights travel with the spec
+    and with checkpoints, so the bundle may be gone later.
 
     Args:
         path: The bundle's folder.
@@ -55,5 +59,12 @@ def bundle_spec(path: str | Path) -> RLModuleSpec:
     Raises:
         ValueError: If it is no sound bundle.
     """
-    load_policy(path)  # fails here and not in a remote process
-    return RLModuleSpec(module_class=BundleRLModule, model_config={BUNDLE_KEY: str(Path(path).resolve())})
+    loaded = load_policy(path)
+    bundle = {
+        "path": str(path),
+        "env": loaded.provenance.env,
+        "schema": loaded.schema.to_dict(),
+        "weights": safetensors.save({name: each.contiguous() for name, each in loaded.policy.state_dict().items()}),
+    }
+    settings = to_mapping(loaded.policy.config)
+    return RLModuleSpec(module_class=BundleRLModule, model_config={MODEL_CONFIG_KEY: settings, BUNDLE_KEY: bundle})

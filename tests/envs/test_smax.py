@@ -249,7 +249,8 @@ def test_units__share_a_death_by_the_strength_of_their_shots(smax: Smax) -> None
         env,
         unit_positions=np.tile(np.array(positions, np.float32), (3, 1, 1)),
         unit_health=health,
-        unit_weapon_cooldowns=np.zeros((3, 10), np.float32),
+        # Cooldowns go on falling while a unit walks; who has been idle for long still shoots but once.
+        unit_weapon_cooldowns=np.tile(np.float32([0.0, -5.0, -0.3, -9.0, -5.0, *[0.0] * 5]), (3, 1)),
     )
     *_, terminated, _, infos = env.step(_all(env, 5))  # two stalkers and two zealots reach it, the third is too far away
     assert terminated.all()

@@ -48,6 +48,12 @@ def test_contests__are_those_of_every_environment_with_the_trained_policy_first(
     ]
 
 
+def test_contests__tell_what_it_takes_to_repeat_them() -> None:
+    mine, _, other = play(0, EVEN)
+    assert (mine.checkpoint, mine.env_steps, other.checkpoint, other.env_steps) == ("a policy", 10, None, None)
+    assert "jaxmarl" in mine.versions
+
+
 def test_contests__give_the_same_figures_to_the_digit_for_the_same_seed() -> None:
     first, second, other = (play(seed, EVEN, TURNS) for seed in (3, 3, 4))
     assert first == second

@@ -68,8 +68,17 @@ def test_summarize__has_exactly_the_fields_of_the_record() -> None:
         "return_per_agent_mean": None,
         "outcomes": {"allies_left": pytest.approx(5 / 3)},
         "units": {},
+        "checkpoint": None,
+        "env_steps": None,
+        "env_config": {},
         **provenance(),
     }
+
+
+def test_summarize__leaves_out_numbers_that_are_none() -> None:
+    infos = [{"time_to_kill": math.nan, "pace": 1.0}, {"time_to_kill": 4.0, "pace": 2.0}, {"never": math.inf}]
+    summary = summary_of([EpisodeRecord(1.0, 2, True, info) for info in infos])
+    assert summary.outcomes == {"pace": 1.5, "time_to_kill": 4.0}
 
 
 def test_summarize__averages_units_by_their_kind() -> None:
@@ -80,6 +89,10 @@ def test_summarize__averages_units_by_their_kind() -> None:
         "stalker": {"units": 1.0, "kills": 1.0, "survived": 0.0},
         "zealot": {"units": 3.0, "kills": 1.0, "survived": pytest.approx(1 / 3)},
     }
+    empty = {**first, "kind": np.array(["zealot", ""])}
+    assert list(summary_of([EpisodeRecord(1.0, 2, True, {}, empty)]).units) == ["zealot"]
+    with pytest.raises(ValueError, match="info 'units': got kills in one episode, expected 'kind' and the same figures"):
+        summary_of([EpisodeRecord(1.0, 2, True, {}, {"kills": np.ones(2)})])
 
 
 def test_mean_interval__is_students() -> None:

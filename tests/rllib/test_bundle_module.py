@@ -1,5 +1,6 @@
 """A bundle's policy beside one that learns, and as what training begins with."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +29,10 @@ def test_bundle_spec__makes_a_module_that_chooses_as_the_bundle(tmp_path: Path) 
     )
     for schema in (SKIRMISH, more_slots):
         spec = bundle_spec(tmp_path / "bundle")
+        shutil.move(tmp_path / "bundle", tmp_path / "elsewhere")  # what is built later needs it no more
         spec.observation_space, spec.action_space = schema.observation_space, schema.action_space
         module = spec.build()
+        shutil.move(tmp_path / "elsewhere", tmp_path / "bundle")
         assert module.policy_config() == preset("tiny")
         batch = to_tensors(observe(schema, 9, seed=2))
         with torch.no_grad():
@@ -40,6 +43,14 @@ def test_bundle_spec__makes_a_module_that_chooses_as_the_bundle(tmp_path: Path) 
         other = own.build().forward_inference({Columns.OBS: batch})[Columns.ACTION_DIST_INPUTS]
         torch.testing.assert_close(got, to_dist_inputs(expected), rtol=0, atol=0)
         assert not torch.allclose(got, other)
+
+
+def test_bundle_spec__refuses_another_environment(tmp_path: Path) -> None:
+    save_bundle(tmp_path / "bundle", make_policy(), PROVENANCE, onnx=False)
+    spec = bundle_spec(tmp_path / "bundle")
+    spec.observation_space, spec.action_space = PORTER.observation_space, PORTER.action_space
+    with pytest.raises(ValueError, match="the environment's schema is another one: entity types: got porter, post"):
+        spec.build()
 
 
 def test_bundle_spec__refuses_what_is_no_bundle_at_once(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """RLlib's result as a table: figures of a learner of one's own, shares of verbs."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ def test_flatten__tells_verbs_as_shares_and_of_several_policies_by_policy() -> N
     assert several["actions/deliver/away"] == 1.0
     assert verb_shares(several, COURIERS, "away") == {"wait": 0.0, "deliver": 1.0}
     assert verb_shares({}, COURIERS, "home") == {}
+
+
+def test_flatten__leaves_out_the_verbs_of_a_policy_that_nobody_played_by() -> None:
+    nobody = {"wait": float("nan"), "deliver": float("nan")}  # RLlib's sum of nothing, once there was something
+    result = {"env_runners": {"verbs": {"home": {"wait": 1, "deliver": 1}, "away": nobody}}, "learners": {"home": {}}}
+    assert all(math.isfinite(value) for value in flatten(result).values())
 
 
 @pytest.mark.parametrize("bulk", [True, False], ids=["our runner", "RLlib's runner"])

@@ -13,7 +13,7 @@ function fromHalf(bits) {
   return out;
 }
 
-/** A move within one step longer than this share of the field is another entity in the same slot. */
+/** Where entities are listed anew in each step: a longer move than this share of the field is another entity in the slot. */
 const LEAP = 0.12;
 
 const VIEWS = {
@@ -124,6 +124,7 @@ class Episode {
   /** Whether a slot holds the same entity in the next frame, as far as its kind and a leap tell: lists may be sorted anew. */
   stays(entity, frame) {
     if (frame + 1 > this.steps || !this.present(entity, frame) || !this.present(entity, frame + 1)) return false;
+    if (!this.recording.head.scene.sorted_anew) return true;
     const [x, y] = this.place(entity, frame), [nextX, nextY] = this.place(entity, frame + 1), { west, east, south, north } = this.box;
     return Math.hypot(nextX - x, nextY - y) <= LEAP * Math.max(east - west, north - south) && this.kind(entity, frame) === this.kind(entity, frame + 1);
   }
