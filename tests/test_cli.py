@@ -239,7 +239,7 @@ def test_bad_input__is_told_in_one_message_before_ray_starts(arguments: list[str
 def test_run_that_ended_before_its_first_checkpoint__begins_again(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create(RunSettings(CONFIG, env=None, seed=1, total_env_steps=500, overrides=("env_runners.num_env_runners=0",)))
-    resumed = command("train", CONFIG, "--out", str(folder.path), "--resume")
+    resumed = command("train", CONFIG, "--out", str(folder.path), "--resume", "--no-pictures")
     assert resumed.returncode == 0, resumed.stderr
     assert progress(folder.path)[-1]["env_steps"] >= 500
 

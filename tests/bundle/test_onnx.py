@@ -82,7 +82,9 @@ assert worst < 1e-5, worst
 """
 
 
-@pytest.mark.parametrize("kind", ["perceiver", pytest.param("transformer", marks=pytest.mark.slow), "privileged"])
+@pytest.mark.parametrize(
+    "kind", ["perceiver", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("transformer", "privileged"))]
+)
 def test_onnx__has_the_logits_of_torch_and_rllib_for_any_sizes(kind: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     command = [sys.executable, "-c", PARITY, kind, str(tmp_path / "bundle")]

@@ -9,6 +9,7 @@ import torch
 
 from perceiver_rl.entities import schema_of
 from perceiver_rl.environments import make_parallel_env, make_vector_env
+from perceiver_rl.mixture import members_of
 from perceiver_rl.rllib.config_file import load_factory
 from perceiver_rl.rllib.run_folder import RunSettings
 from perceiver_rl.rllib.training import build_config
@@ -32,7 +33,7 @@ def test_config__builds_a_model_for_its_environment(path: str) -> None:
         observations, _ = env.reset(seed=0)
         observation = {key: np.stack([each[key] for each in observations.values()]) for key in observations[agent]}
     else:
-        vector_env = make_vector_env(config.env, 2, **config.env_config)
+        vector_env = make_vector_env(config.env, 2 * len(members_of(config.env)), **config.env_config)
         spec.observation_space = vector_env.single_observation_space
         spec.action_space = vector_env.single_action_space
         observation, _ = vector_env.reset(seed=0)

@@ -300,7 +300,7 @@ def test_seed__may_be_given_for_each_environment(smax: Smax) -> None:
     np.testing.assert_array_equal(starts[0], starts[2])
     assert not np.array_equal(starts[0], starts[1])
     np.testing.assert_array_equal(env.reset(seed=9)[0]["entities/ally"][0], starts[0])
-    with pytest.raises(ValueError, match="got 2 seeds, expected one integer, or one seed for each of the 3"):
+    with pytest.raises(ValueError, match="got 2 seeds, expected one integer, or one seed for each of 3"):
         env.reset(seed=[1, 2])
 
 

@@ -45,7 +45,7 @@ def run(program: str, *arguments: str, cwd: Path) -> str:
 
 def train(config: str, run_folder: str, *arguments: str, cwd: Path) -> list[dict[str, float]]:
     """The progress of a run, one record an iteration."""
-    run(COMMAND, "perceiver-rl", "train", config, "--out", run_folder, *arguments, cwd=cwd)
+    run(COMMAND, "perceiver-rl", "train", config, "--out", run_folder, "--no-pictures", *arguments, cwd=cwd)
     return [json.loads(line) for line in (cwd / run_folder / "progress.jsonl").read_text().splitlines()]
 
 

@@ -63,6 +63,7 @@ def test_painter__draws_in_another_process_and_is_waited_for(run: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_painter__says_what_fails_and_lets_training_go_on(run: Path) -> None:
     said: list[str] = []
     with Painter(run, "tests.nowhere:make", {}, seed=3, say=said.append) as painter:
@@ -73,6 +74,7 @@ def test_painter__says_what_fails_and_lets_training_go_on(run: Path) -> None:
     assert words.startswith("none of a checkpoint, and training goes on (ValueError: 'tests.nowhere:make': got no module")
 
 
+@pytest.mark.slow
 def test_painter__goes_on_without_its_process(run: Path) -> None:
     said: list[str] = []
     with Painter(run, ENV, {}, seed=3, say=said.append) as painter:
@@ -84,6 +86,7 @@ def test_painter__goes_on_without_its_process(run: Path) -> None:
     assert "BrokenProcessPool" in said[0]
 
 
+@pytest.mark.slow
 def test_painter__ends_at_once_where_training_fails(run: Path) -> None:
     painter = Painter(run, ENV, {}, seed=3, say=print)
 
