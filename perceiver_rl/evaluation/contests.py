@@ -62,7 +62,7 @@ class Contest:
         summary = replace(summary, env_config=self.trained.env_config)
         if not self.is_trained:
             return summary
-        return replace(summary, checkpoint=self.trained.title, env_steps=self.trained.env_steps)
+        return replace(summary, checkpoint=self.trained.checkpoint, env_steps=self.trained.env_steps)
 
 
 def contests_of(trained: Trained, against: Sequence[str], episodes: int) -> list[Contest]:

@@ -24,6 +24,8 @@ class Trained:
     """Which one, for a reader."""
     name: str
     """In a table."""
+    checkpoint: str
+    """In a record: which one, by names that mean something on other machines, too."""
     envs: tuple[str, ...]
     """Environments to play in, one after the other."""
     env_config: dict[str, Any]
@@ -63,6 +65,7 @@ def _of_checkpoint(path: Path, env: str | None) -> Trained:
     return Trained(
         title=f"{found.name} of {path}",
         name=run.name,
+        checkpoint=f"{run.name}/{found.name}",
         envs=_environments(env, info.env),
         env_config=info.env_config,
         env_steps=info.env_steps,
@@ -91,6 +94,7 @@ def _of_bundle(path: Path, env: str | None) -> Trained:
     return Trained(
         title=f"bundle {path}",
         name=path.resolve().name,
+        checkpoint=path.resolve().name,
         envs=_environments(env, origin.env),
         env_config=env_config,
         env_steps=origin.env_steps,

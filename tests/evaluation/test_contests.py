@@ -25,6 +25,7 @@ def trained(*envs: str) -> Trained:
     return Trained(
         title="a policy",
         name="mine",
+        checkpoint="mine/checkpoint_10",
         envs=envs,
         env_config={},
         env_steps=10,
@@ -50,7 +51,7 @@ def test_contests__are_those_of_every_environment_with_the_trained_policy_first(
 
 def test_contests__tell_what_it_takes_to_repeat_them() -> None:
     mine, _, other = play(0, EVEN)
-    assert (mine.checkpoint, mine.env_steps, other.checkpoint, other.env_steps) == ("a policy", 10, None, None)
+    assert (mine.checkpoint, mine.env_steps, other.checkpoint, other.env_steps) == ("mine/checkpoint_10", 10, None, None)
     assert "jaxmarl" in mine.versions
 
 

@@ -73,7 +73,13 @@ def test_record_parallel__refuses_a_policy_that_nobody_plays_by() -> None:
 
 def test_record_trained__asks_whom_to_show_where_several_policies_play(tmp_path: Path) -> None:
     made = policies()
-    settings: dict[str, Any] = {"title": "a policy", "name": "mine", "env_config": {"kinds": KINDS}, "env_steps": 10}
+    settings: dict[str, Any] = {
+        "title": "a policy",
+        "name": "mine",
+        "checkpoint": "mine/checkpoint_10",
+        "env_config": {"kinds": KINDS},
+        "env_steps": 10,
+    }
     trained = Trained(
         **settings,
         envs=("tests.parallel_environments:make_deliveries",),
