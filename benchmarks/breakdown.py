@@ -3,7 +3,8 @@
     python -m benchmarks.breakdown runs/2s3z
 
 Medians over the run's iterations, the first (which compiles) left out; microseconds for each environment step, so that
-the parts add up to one second divided by the rate. For one env runner: with several, their seconds overlap.
+the parts add up to one second divided by the rate. For one env runner: with several, their seconds overlap. For squads:
+the runs of multi-agent environments, which RLlib's own env runner samples, log no parts of it.
 """
 
 from __future__ import annotations
@@ -17,17 +18,22 @@ import typer
 
 from benchmarks.progress import read_progress
 
-BATCH, GRADIENT = "time/learning_batch_s", "time/learning_gradient_s"
+SAMPLING, BATCH, GRADIENT = "time/sampling_s", "time/learning_batch_s", "time/learning_gradient_s"
 
 
 def main(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     """Print a table of the parts."""
-    records = read_progress(run)
+    try:
+        records = read_progress(run)
+        if SAMPLING not in records[-1]:
+            raise ValueError(f"run {run}: got no {SAMPLING} in its log, expected the run of a squad's environment")
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     parts: dict[str, list[float]] = {}
     for before, after in pairwise(records):
         steps = after["env_steps"] - before["env_steps"]
         seconds = after["seconds"] - before["seconds"]
-        sampling, learning = after["time/sampling_s"], after["time/learning_s"]
+        sampling, learning = after[SAMPLING], after["time/learning_s"]
         forward, env = after["time/sampling_forward_s"], after["time/sampling_env_s"]
         rows = {
             "sampling: environment": env,

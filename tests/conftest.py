@@ -1,12 +1,16 @@
 """What every test may rely on: one thread a library, no telemetry, repeatable properties, a local Ray."""
 
 import os
+from pathlib import Path
 
 # Before torch, JAX or Ray is imported: they read these once. One thread each, because the suite runs one
 # process a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Every process that plays SMAX compiles it, for ten seconds a map: once for all of them, and for the next run of the tests.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 # A worker that asks for no GPU keeps its view of the GPUs; Ray warns about the change of that default

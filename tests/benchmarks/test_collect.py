@@ -133,4 +133,8 @@ def test_committed_results__can_be_read() -> None:
     assert results
     for folder in results:
         collect.read_result(folder.name, folder)
-        assert call(breakdown.main, str(folder)).exit_code == 0
+    squads, agents = ([each for each in results if (each.parts[-2] == "kaz") == is_kaz] for is_kaz in (False, True))
+    assert [call(breakdown.main, str(folder)).exit_code for folder in squads] == [0] * len(squads)
+    told = [call(breakdown.main, str(folder)) for folder in agents]
+    assert [each.exit_code for each in told] == [2] * len(agents)
+    assert all("got no time/sampling_s in its log" in each.output for each in told)

@@ -128,9 +128,11 @@ def test_evaluate__plays_a_bundle_as_its_checkpoint_and_beside_it(run: Path, tmp
     both = [("greedy"), ("sampled")]
     assert names == [*(("bundle", mode) for mode in both), ("random", "sampled"), *((str(bundle), mode) for mode in both)]
     for mine, theirs in zip(of_bundle[:2], of_run[:2], strict=True):
-        assert {**mine, "policy": ""} == {**theirs, "policy": ""}
+        assert (mine["checkpoint"], theirs["checkpoint"]) == ("bundle", "couriers/checkpoint_0000000064")
+        assert {**mine, "policy": "", "checkpoint": ""} == {**theirs, "policy": "", "checkpoint": ""}
+    subject_alone = {"policy": "", "checkpoint": None, "env_steps": None}  # an opponent is named by its path
     for mine, beside in zip(of_bundle[:2], of_bundle[3:], strict=True):
-        assert {**mine, "policy": ""} == {**beside, "policy": ""}
+        assert {**mine, **subject_alone} == {**beside, **subject_alone}
     assert sorted(bundle.iterdir()) == before, "an evaluation writes nothing into a bundle"
 
 
