@@ -22,12 +22,15 @@ from envs.magent_rules import BLUE, RED, Battlefield, battlefields
 from envs.magent_schema import observe, schema_of_army
 from perceiver_rl.configuration import unknown_name
 from perceiver_rl.entities import EntitySchema, Observation
+from perceiver_rl.infos import KIND, UNITS
 from perceiver_rl.scene import SCENE, Scene
 from perceiver_rl.vector_arguments import checked_actions, seed_of_each
 
 MAP_SIZES = range(16, 46)
 SIDES = ("random", "red", "blue")
 MAX_STEPS = 200
+SOLDIER = "soldier"
+"""What infos call the one kind of unit that there is."""
 
 
 def battle_names() -> list[str]:
@@ -53,7 +56,8 @@ class Outcome:
     reward: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
-    infos: dict[str, NDArray[Any]]
+    infos: dict[str, Any]
+    """Arrays by key, and under `"units"` arrays `[num_envs, allies]`."""
 
 
 class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[Any]]):
@@ -73,8 +77,11 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
     action, returns the first observation of a new episode, reward 0, and neither terminated nor truncated.
     Infos: in a step that ends episodes, for those: `won` (all enemies dead, or strictly more allies than enemies alive at
     the time limit), `annihilated` (all enemies dead), `allies_left`, `enemies_left`, `damage_dealt` and `damage_taken`
-    (health that the enemies and the squad lack at the end, in full healths, the dead included). Other steps have no infos,
-    because RLlib spends Python time on each of them.
+    (health that the enemies and the squad lack at the end, in full healths, the dead included). `units` tells of each ally
+    `survived`, `kills`, `damage_dealt` and `damage_taken` (what it lacks at the end). What an enemy loses in a step is
+    shared equally by the allies that attacked it in that step; what it recovers in later ones is not taken back, so that
+    the allies' damage may add up to more than the squad's. Other steps have no infos, because RLlib spends Python time on
+    each of them.
 
     The start formation is always that of `battle_v4`. Episodes differ by the side, the order of attacks and the draws of the
     opponent. Sub-environment `i` of `reset(seed=s)` plays the same battles as `BattleEnv` with `reset(seed=s + i)`.
@@ -125,6 +132,8 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
         self._position = np.zeros((num_envs, 2, units, 2), np.int32)
         self._health = np.zeros((num_envs, 2, units), np.float32)
         self._steps = np.zeros(num_envs, np.int64)
+        self._damage = np.zeros((num_envs, units), np.float32)  # each ally's in the episode so far
+        self._kills = np.zeros((num_envs, units), np.float32)
         self._ended = np.zeros(num_envs, bool)
         self._fields: tuple[Battlefield, Battlefield]  # as the agent's army sees the battles, and as the opponent's does
 
@@ -193,6 +202,7 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
                 self._start(index)
         observation = self._look()
         now = self._fields[0]
+        self._credit(own.shares(options)[playing], own.other_health[playing], now.other_health[playing], playing)
         left, enemies_left = np.count_nonzero(now.health, axis=1), np.count_nonzero(now.other_health, axis=1)
         annihilated = enemies_left == 0
         terminated = playing & (annihilated | (left == 0))
@@ -206,6 +216,13 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
             "enemies_left": enemies_left,
             "damage_dealt": np.sum(1 - now.other_health, axis=1),
             "damage_taken": np.sum(1 - now.health, axis=1),
+            UNITS: {
+                KIND: np.full(now.health.shape, SOLDIER, object),
+                "survived": now.health > 0,
+                "kills": self._kills.copy(),
+                "damage_dealt": self._damage.copy(),
+                "damage_taken": 1 - now.health,
+            },
         }
         return Outcome(observation, np.where(playing, reward, 0.0).astype(np.float32), terminated, truncated, infos)
 
@@ -215,8 +232,21 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
             random.integers(2) if self._side_option == "random" else {"red": RED, "blue": BLUE}[self._side_option]
         )
         self._steps[index] = 0
+        self._damage[index], self._kills[index] = 0, 0
         self._engines[index].start(int(random.integers(2**31)))
         self._engines[index].read(self._position[index], self._health[index])
+
+    def _credit(
+        self,
+        shares: NDArray[np.float32],
+        before: NDArray[np.float32],
+        after: NDArray[np.float32],
+        battles: NDArray[np.bool_],
+    ) -> None:
+        """Tell the allies of some battles' shares in what their enemies lost in a step."""
+        lost, died = np.maximum(before - after, 0), (before > 0) & (after == 0)
+        self._damage[battles] += (shares @ lost[..., None])[..., 0]
+        self._kills[battles] += (shares @ died[..., None].astype(np.float32))[..., 0]
 
     def _look(self) -> Observation:
         self._fields = battlefields(self._side, self._position, self._health, self.map_size)
@@ -275,7 +305,8 @@ class BattleEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):
         outcome = self._vector.advance(np.asarray(action)[None])
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._over = terminated or truncated
-        info = {key: values[0].item() for key, values in outcome.infos.items()}
+        units = {key: values[0] for key, values in outcome.infos[UNITS].items()}
+        info = {key: values[0].item() for key, values in outcome.infos.items() if key != UNITS} | {UNITS: units}
         return _first(outcome.observation), float(outcome.reward[0]), terminated, truncated, info
 
 

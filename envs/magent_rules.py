@@ -78,12 +78,23 @@ class Battlefield:
 
         An attack at a unit that is not in a neighbouring cell becomes the engine's "stay".
         """
-        target = np.where(options >= NUM_MOVES, options - NUM_MOVES, 0)[..., None]
-        attacks = (options >= NUM_MOVES) & np.take_along_axis(self.can_attack, target, axis=2)[..., 0]
+        attacks, target = self._attacks(options)
         to_target = np.take_along_axis(self.other_xy, target, axis=1) - self.xy
         move = OFFSETS[np.where(options < NUM_MOVES, options, STAY)]
         x, y = np.moveaxis(np.where(attacks[..., None], to_target, move).astype(np.int64) + REACH, -1, 0)
         return _ENGINE_ACTION[self.side[:, None], attacks.astype(np.int64), x, y]
+
+    def shares(self, options: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Each unit's share in what befalls each unit of the other army, `[b, a, t]`: attackers of one share it equally."""
+        attacks, target = self._attacks(options)
+        aimed = np.zeros(self.can_attack.shape, np.float32)
+        np.put_along_axis(aimed, target, attacks[..., None], axis=2)
+        return aimed / np.maximum(aimed.sum(axis=1, keepdims=True), 1)
+
+    def _attacks(self, options: NDArray[np.integer[Any]]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Who attacks, `[b, a]`, and the slot of whom, `[b, a, 1]`; 0 for who does not."""
+        target = np.where(options >= NUM_MOVES, options - NUM_MOVES, 0)[..., None].astype(np.int64)
+        return (options >= NUM_MOVES) & np.take_along_axis(self.can_attack, target, axis=2)[..., 0], target
 
 
 def battlefields(
