@@ -85,11 +85,12 @@ $(BIN)/python:
 		{ echo "perceiver-rl needs Python 3.11 or newer, '$(PYTHON)' is not: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# One resolve for everything, so that the pin of torch holds for all that asks for it.
+# One resolve for everything, so that the pin of torch holds for all that asks for it. Bytecode is left to the first import: most
+# of what is installed is never imported, and compiling it takes longer than unpacking it.
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[smax]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[smax]'
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[smax,pettingzoo,magent,bench,export,docs,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[smax,pettingzoo,magent,bench,export,docs,dev]'
 	@touch $(RUNTIME) $@

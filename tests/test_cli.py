@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from perceiver_rl.cli import app
 from perceiver_rl.replay import read_page
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 
@@ -28,6 +30,16 @@ TOTAL = 6_000
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+
+
+def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a command says that takes bad input, in this process: without starting Ray, or it would fail otherwise."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("ray.init", lambda *args, **kwargs: pytest.fail("Ray was started"))
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.stderr
+    return result.stderr
 
 
 @contextmanager
@@ -89,7 +101,7 @@ class Story:
     checkpoints_after_interrupt: list[int]
     processes_left: list[str]
     resumed: subprocess.CompletedProcess[str]
-    evaluated: subprocess.CompletedProcess[str]
+    evaluated: Result
     records: list[dict[str, Any]]
 
 
@@ -103,7 +115,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
     processes_left = members_left(process.pid)
     resumed = command("train", CONFIG, "--out", str(run), "--resume")
     output = run / "evaluation.json"
-    evaluated = command("evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(output))
+    arguments = ["evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(output)]
+    evaluated = CliRunner().invoke(app, arguments)
     records = json.loads(output.read_text()) if output.exists() else []
     return Story(run, interrupted, errors, after_interrupt, saved, processes_left, resumed, evaluated, records)
 
@@ -118,7 +131,7 @@ def test_ctrl_c__leaves_a_checkpoint_of_the_last_iteration_and_no_process(story:
     assert story.processes_left == []
 
 
-@pytest.mark.parametrize("stage", ["environment", "ray"])
+@pytest.mark.parametrize("stage", [pytest.param("environment", marks=pytest.mark.slow), "ray"])
 def test_ctrl_c_during_start_up__ends_without_a_traceback_and_leaves_no_process(stage: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with foreground("train", CONFIG, "--out", str(run), "--steps", str(TOTAL)) as process:
@@ -153,20 +166,17 @@ def test_resume__goes_on_with_counters_and_schedule(story: Story) -> None:
         assert rate == pytest.approx(max(0.0, 1e-3 * (1 - step / TOTAL)), abs=1e-4)
 
 
-def test_resume__keeps_its_settings(story: Story) -> None:
-    refused = command("train", CONFIG, "--out", str(story.run), "--resume", "--set", "training.lr=1")
-    assert refused.returncode == 2
-    assert "a resumed run keeps its settings" in refused.stderr
+def test_resume__keeps_its_settings(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["train", CONFIG, "--out", str(story.run), "--resume", "--set", "training.lr=1"]
+    assert "a resumed run keeps its settings" in refused(arguments, monkeypatch)
 
 
-def test_train__does_not_write_over_a_run(story: Story) -> None:
-    refused = command("train", CONFIG, "--out", str(story.run))
-    assert refused.returncode == 2
-    assert "holds a run already" in refused.stderr
+def test_train__does_not_write_over_a_run(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "holds a run already" in refused(["train", CONFIG, "--out", str(story.run)], monkeypatch)
 
 
 def test_evaluate__writes_one_record_for_each_row(story: Story) -> None:
-    assert story.evaluated.returncode == 0, story.evaluated.stderr
+    assert story.evaluated.exit_code == 0, story.evaluated.output
     rows = [(record["policy"], record["mode"]) for record in story.records]
     assert rows == [("couriers", "greedy"), ("couriers", "sampled"), ("random", "sampled")]
     for record in story.records:
@@ -179,8 +189,9 @@ def test_evaluate__writes_one_record_for_each_row(story: Story) -> None:
 
 def test_replay__writes_one_page_of_the_newest_checkpoint(story: Story, tmp_path: Path) -> None:
     file = tmp_path / "new" / "couriers.html"
-    done = command("replay", str(story.run), "--episodes", "3", "--sampled", "--seed", "5", "--out", str(file))
-    assert done.returncode == 0, done.stderr
+    arguments = ["replay", str(story.run), "--episodes", "3", "--sampled", "--seed", "5", "--out", str(file)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
     recording = read_page(file.read_text())
     assert (recording.env, recording.mode, recording.seed) == ("tests.environments:make_couriers", "sampled", 5)
     assert [episode.length for episode in recording.episodes] == [3, 2, 3]
@@ -226,14 +237,10 @@ def test_tensorboard__shows_pictures_of_checkpoints(story: Story) -> None:
     ],
     ids=["config", "map", "module", "key", "resume", "checkpoint"],
 )
-def test_bad_input__is_told_in_one_message_before_ray_starts(arguments: list[str], message: str) -> None:
-    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}  # nobody is there: starting Ray would fail otherwise
-    result = subprocess.run(
-        [COMMAND, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_bad_input__is_told_in_one_message_before_ray_starts(
+    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert message in refused(arguments, monkeypatch)
 
 
 def test_run_that_ended_before_its_first_checkpoint__begins_again(tmp_path: Path) -> None:

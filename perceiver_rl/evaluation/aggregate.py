@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import trim_mean
 
 from perceiver_rl.evaluation.statistics import CONFIDENCE, Interval, Mode
 
@@ -88,6 +87,8 @@ def aggregate(name: str, evaluations: Sequence[Sequence[dict[str, Any]]], mode: 
 
 def interquartile_mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis without the lowest and the highest quarter: of `n` figures, ⌊n / 4⌋ at each end."""
+    from scipy.stats import trim_mean  # takes two seconds to import, which training does without
+
     return np.asarray(trim_mean(scores, 0.25, axis=-1))
 
 

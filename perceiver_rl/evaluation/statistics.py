@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest, t
 
 from perceiver_rl.evaluation.parallel import RETURN_PER_AGENT
 from perceiver_rl.evaluation.rollout import EpisodeRecord
@@ -98,6 +97,8 @@ def wilson_interval(wins: int, episodes: int, confidence: float = CONFIDENCE) ->
             f"wilson_interval: got {wins} wins in {episodes} episodes, expected at least one episode and "
             "no more wins than episodes"
         )
+    from scipy.stats import binomtest  # takes two seconds to import, which training does without
+
     interval = binomtest(wins, episodes).proportion_ci(confidence, method="wilson")
     return Interval(float(interval.low), float(interval.high))
 
@@ -114,6 +115,8 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     """
     if len(values) < 2:
         raise ValueError(f"mean_interval: got {len(values)} values, expected at least two")
+    from scipy.stats import t
+
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / len(values) ** 0.5
     reach = float(t.ppf((1 + confidence) / 2, len(values) - 1)) * error
     return Interval(mean - reach, mean + reach)

@@ -21,7 +21,12 @@ def test_configs__there_are_some() -> None:
     assert CONFIGS
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: Path(path).stem)
+@pytest.mark.parametrize(
+    "path",
+    # ten maps are compiled for the mixed one
+    [pytest.param(path, marks=pytest.mark.slow) if "smax_mixed" in path else path for path in CONFIGS],
+    ids=lambda path: Path(path).stem,
+)
 def test_config__builds_a_model_for_its_environment(path: str) -> None:
     config = build_config(RunSettings(path, env=None, seed=0, total_env_steps=10_000))
     spec = config.rl_module_spec

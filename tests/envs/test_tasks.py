@@ -242,6 +242,7 @@ def test_minefield__kills_those_who_ignore_its_mines() -> None:
 # -- learning --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ablated", [False, True])
 def test_floor_is_lava__is_learned_only_where_the_tiles_are_shown(ablated: bool, tmp_path: Any) -> None:
     record = run_task("floor_is_lava", seed=0, ablated=ablated, folder=tmp_path / "run", episodes=128, steps=10_000)

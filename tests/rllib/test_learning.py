@@ -64,7 +64,7 @@ def _scores(
     ("model", "ratio"),
     [
         (TINY, "per_actor"),
-        (TINY, "joint"),
+        pytest.param(TINY, "joint", marks=pytest.mark.slow),
         (preset("tiny-transformer"), "per_actor"),
         (replace(TINY, joint="sequential"), "per_actor"),
     ],
@@ -78,7 +78,7 @@ def test_ppo__learns_to_give_each_actor_its_own_target(
     assert scores[-1] >= LEARNED, scores
 
 
-@pytest.mark.parametrize("critic", ["central", "local"])
+@pytest.mark.parametrize("critic", ["central", pytest.param("local", marks=pytest.mark.slow)])
 def test_ppo__learns_under_decentralized_control(critic: Literal["central", "local"], make_config: MakeConfig) -> None:
     scores = _scores(make_config, model=replace(TINY, critic=critic), control="decentralized")
     assert scores[0] < NOT_LEARNED

@@ -251,6 +251,7 @@ def _scores(config: PPOConfig, iterations: int) -> list[float]:
     return scores
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_ppo__learns_to_give_each_actor_its_own_target() -> None:
     scores = _scores(_config(PPOConfig(), 64), ITERATIONS)
@@ -290,6 +291,7 @@ def test_sample__holds_legal_actions_and_their_probabilities(disable_preprocesso
     torch.testing.assert_close(torch.from_numpy(batch["vf_preds"]), model.value_function().detach())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_local")
 def test_names__are_known_in_processes_that_registered_nothing() -> None:
     algorithm = _config(PPOConfig(), 4).env_runners(num_env_runners=1).build_algo()

@@ -98,6 +98,7 @@ def test_agents_who_come_and_go__learn_with_a_shared_policy() -> None:
     assert scores[-1] >= LEARNED, scores
 
 
+@pytest.mark.slow
 def test_agents__learn_nothing_from_shuffled_advantages() -> None:
     scores = _learn(make_config().learners(learner_class=_ShuffledAdvantages), ("courier", "porter"), CONTROL_ITERATIONS)
     assert len(scores) == CONTROL_ITERATIONS
