@@ -113,8 +113,8 @@ def aggregate(
     perceiver-rl aggregate perceiver=runs/p-s0 perceiver=runs/p-s1 transformer=runs/t-s0 transformer=runs/t-s1
     """
     with clear_errors():
-        from perceiver_rl.evaluation.aggregate import aggregate as sum_up
-        from perceiver_rl.evaluation.aggregate import read_evaluation
+        from perceiver_rl.evaluation.aggregation import aggregate as sum_up
+        from perceiver_rl.evaluation.aggregation import read_evaluation
         from perceiver_rl.evaluation.contests import MODES
         from perceiver_rl.evaluation.report import make_aggregate_table
 

@@ -13,7 +13,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from perceiver_rl.evaluation.aggregate import Aggregate, Estimate
+from perceiver_rl.evaluation.aggregation import Aggregate, Estimate
 from perceiver_rl.evaluation.statistics import Summary
 
 UNKNOWN = "-"

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from perceiver_rl.cli import app
-from perceiver_rl.evaluation.aggregate import aggregate, bootstrap, interquartile_mean, read_evaluation
+from perceiver_rl.evaluation.aggregation import aggregate, bootstrap, interquartile_mean, read_evaluation
 
 
 def records(scores: dict[str, float], policy: str = "run") -> list[dict[str, Any]]:
