@@ -7,6 +7,7 @@ import pytest
 from envs.registry import make, make_vec
 from perceiver_rl.entities import ACTION_MASK, Control, EntitySchema, EntityType, Feature, TargetedVerb
 from perceiver_rl.environments import make_env, make_vector_env
+from perceiver_rl.infos import UNITS
 from perceiver_rl.mixture import MixedVectorEnv, _Slots, envs_of_each, members_of, widest_schema
 from perceiver_rl.testing import check_entity_env
 from tests.environments import CourierVectorEnv
@@ -96,7 +97,8 @@ def test_mixture__plays_what_its_members_play_alone() -> None:
             own[name], *expected, told = env.step(slots.actions(actions[rows[name]]))
             for got, want in zip((reward, terminated, truncated), expected, strict=True):
                 np.testing.assert_array_equal(got[rows[name]], want)
-            for key in (each for each in told if not each.startswith("_")):
+            assert UNITS not in infos
+            for key in (each for each in told if not each.startswith("_") and each != UNITS):
                 np.testing.assert_array_equal(infos[key][rows[name]], told[key])
                 np.testing.assert_array_equal(infos[f"_{key}"][rows[name]], told[f"_{key}"])
             if "won" in told:
