@@ -92,5 +92,5 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[smax,pettingzoo,magent,bench,export,docs,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[smax,pettingzoo,magent,bench,export,film,docs,dev]'
 	@touch $(RUNTIME) $@

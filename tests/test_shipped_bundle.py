@@ -46,7 +46,7 @@ def test_evaluate__finds_what_the_bundle_says_and_writes_json_and_csv(tmp_path: 
 def test_replay__of_the_bundle_makes_a_page_and_a_film_and_leaves_the_bundle_alone(tmp_path: Path) -> None:
     before = sorted(BUNDLE.iterdir())
     page, film = tmp_path / "replay.html", tmp_path / "battle.gif"
-    command("replay", str(BUNDLE), "--episodes", "1", "--out", str(page), "--gif", str(film))
+    command("replay", str(BUNDLE), "--episodes", "1", "--out", str(page), "--film", str(film))
     (episode,) = read_page(page.read_text()).episodes
     assert episode.won
     with Image.open(film) as frames:

@@ -27,8 +27,9 @@ def replay(
         Path | None,
         typer.Option(metavar="FILE", help="What to write. Default: replay.html in the run, NAME.html beside a bundle."),
     ] = None,
-    gif: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the first episode as a GIF, too: the field, without the rest.")
+    film: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the first episode's field as a film, too: a .gif, or an .mp4."),
     ] = None,
     policy: Annotated[
         str | None, typer.Option(metavar="MODULE_ID", help="Whose agents to show, where several policies play together.")
@@ -45,14 +46,15 @@ def replay(
 
     perceiver-rl replay runs/2s3z --env smax/3s5z --sampled --episodes 4 --out 3s5z.html
 
-    perceiver-rl replay runs/2s3z --gif battle.gif
+    perceiver-rl replay runs/2s3z --film battle.gif
     """
     with clear_errors():
         from perceiver_rl.evaluation.trained import find_trained
         from perceiver_rl.replay import write_page
         from perceiver_rl.replay.trained import record_trained
-        from perceiver_rl.tensorboard.film import write_gif
+        from perceiver_rl.tensorboard.film import film_writer
 
+        write_film = None if film is None else film_writer(film)
         trained = find_trained(checkpoint, env)
         beside = checkpoint.resolve().with_name(f"{trained.name}.html")  # a bundle holds nothing but what it promises
         file = out or (beside if trained.curves is None else trained.curves / "replay.html")
@@ -66,10 +68,10 @@ def replay(
                 on_step=lambda done, total, steps: display.show(done, total, f"step {steps}"),
             )
         size = write_page(recording, file)
-        gif_size = None if gif is None else write_gif(recording, gif)
+        film_size = None if write_film is None else write_film(recording)
     for episode in recording.episodes:
         result = {True: "  won", False: "  lost", None: ""}[episode.won]
         say(f"{episode.name.capitalize()}:  {episode.length} steps, return {episode.total_reward:.2f}{result}")
     say(f"Replay:     {file} ({size / 1e6:.2f} MB)")
-    if gif_size is not None:
-        say(f"GIF:        {gif} ({gif_size / 1e6:.2f} MB)")
+    if film_size is not None:
+        say(f"Film:       {film} ({film_size / 1e6:.2f} MB)")
