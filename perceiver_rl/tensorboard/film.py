@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -61,7 +62,10 @@ def film_writer(path: Path) -> Callable[[Recording], int]:
 def _write_mp4(path: Path, frames: Sequence[Image.Image], milliseconds: Sequence[int]) -> None:
     """H.264 in the pixel format that every browser and slide program plays."""
     writer = _ffmpeg().write_frames(str(path), SIZE, fps=1000 / MP4_FRAME_MS, quality=8, macro_block_size=2)
-    writer.send(None)
+    with warnings.catch_warnings():
+        # JAX, if an environment brought it, warns of every fork; this one executes ffmpeg at once, which is safe.
+        warnings.filterwarnings("ignore", r"os\.fork\(\) was called", RuntimeWarning)
+        writer.send(None)
     try:
         for frame, duration in zip(frames, milliseconds, strict=True):
             pixels = np.ascontiguousarray(frame)
