@@ -24,6 +24,9 @@ from benchmarks.rivals import WIDTH, Rival, build_rivals
 MAX_PAIRS, MAX_PAIRS_SPARSE = 2**26, 2**23
 """Pairs of entities in a batch up to which transformers are run, where all slots are filled and where some are not."""
 
+DENSE = 0.25
+"""Fill beside which a batch of as many entities without an empty slot is measured."""
+
 SERIES_BATCH = 4
 SCALING = (512, 1024, 2048, 4096, 8192, 16_384)
 
@@ -39,8 +42,9 @@ class Case:
     fill: float
     queries: int
     batch_size: int
-    series: Literal["slots", "asked", "entities", "queries"] = "slots"
-    """What it is for: equal slots, a few queries of many entities, growth with entities, growth with queries."""
+    series: Literal["slots", "asked", "dense", "entities", "queries"] = "slots"
+    """What it is for: equal slots, a few queries of many entities, as many entities as a sparse case but no empty slot,
+    growth with entities, growth with queries."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def plan(entities: Sequence[int], fills: Sequence[float], slots: int, growth: bo
         growth: Whether to measure how time and memory grow up to 16,384 entities, and as many queries, too.
     """
     cases = [Case(n, fill, n, max(1, slots // n)) for n in entities for fill in fills]
+    if DENSE in fills:
+        cases += [Case(round(DENSE * n), 1.0, round(DENSE * n), max(1, slots // n), "dense") for n in entities]
     if 512 in entities:
         cases.append(Case(512, 1.0, 32, slots // 512, "asked"))
     if growth:
@@ -204,7 +210,7 @@ def table(records: list[Record], passes: Pass) -> Table:
     result = Table("entities", "fill", "queries", "batch", *names, title=f"{passes}: ms, and times perceiver-rl's")
     cases: dict[tuple[float, ...], dict[str, float]] = {}
     for each in records:
-        if each.passes == passes and each.series in ("slots", "asked"):
+        if each.passes == passes and each.series in ("slots", "asked", "dense"):
             key = (each.entities, each.fill, each.queries, each.batch_size)
             cases.setdefault(key, {})[each.implementation] = each.median_ms
     for key, by_name in cases.items():

@@ -95,7 +95,7 @@ class MixedVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[An
 
     Rewards, ends and infos are theirs, but that infos which are mappings, such as `units`, are left out: members have
     different numbers of units. At an episode's end the info has `won` once more as `<name>/won`, so that training
-    shows each environment's own win rate. Sub-environment `i` of `reset(seed=s)` plays what it would play by itself with
+    shows each environment's own win rate. Sub-environment `i` of `reset(seed=s)` is seeded as it would be by itself with
     the seed `s + i`. Autoreset is in the next step, as theirs must be. An option at a slot that an environment does not
     have is never legal, and does what option 0 does.
 

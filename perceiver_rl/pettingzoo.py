@@ -181,7 +181,10 @@ class EntityParallelEnv(ParallelEnv):
     ) -> tuple[
         dict[str, Observation], dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]
     ]:  # PettingZoo's own tuple
-        """Let every living agent act; see `pettingzoo.ParallelEnv.step`.
+        """Let the living agents act; see `pettingzoo.ParallelEnv.step`.
+
+        Actions of agents that do not live are left out, since who died in the step before may still be given one. What
+        becomes of a living agent without an action is the wrapped environment's affair; most raise.
 
         Raises:
             ValueError: If an action is no option, or `observe` makes something that does not keep the schema.
@@ -231,7 +234,7 @@ class EntityParallelEnv(ParallelEnv):
 
     def _own_action(self, agent: str, action: Any) -> Any:
         options, num_options = np.asarray(action).reshape(-1), self.schema_of_agent(agent).num_options
-        if options.shape != (1,) or not 0 <= (option := int(options[0])) < num_options:
+        if options.shape != (1,) or options.dtype.kind not in "iu" or not 0 <= (option := int(options[0])) < num_options:
             raise ValueError(f"action of agent {agent!r}: got {action}, expected one option, 0 to {num_options - 1}")
         return int(self.env.action_space(agent).start) + option if self._act is None else self._act(option, agent)
 

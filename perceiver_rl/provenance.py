@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ PACKAGES = ("torch", "ray", "gymnasium", "numpy", "jax", "jaxmarl", "magent2", "
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of what matters for results, and the commit of the checkout that runs, if it is one and git is there."""
+    """Versions of what matters for results, and the commit of the checkout that runs, if it is one and git is there.
+
+    The commit is asked for once in a process, so call this early in a long one: a checkout may move on while old code runs.
+    """
     versions = {"perceiver-rl": __version__}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -24,6 +28,7 @@ def provenance() -> dict[str, Any]:
     return {"versions": versions, "commit": _commit()}
 
 
+@cache
 def _commit() -> str | None:
     if shutil.which("git") is None:
         return None

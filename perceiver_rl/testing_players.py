@@ -223,7 +223,8 @@ class ParallelPlayer(Player):
             return self.reset(None, step)
         acting = {agent: actions[agent] for agent in self._agents()}
         observations, rewards, terminated, truncated, _ = _tuple(self._env.step(acting), 5, "step", step)
-        for name, values in (("observations", observations), ("rewards", rewards), ("terminations", terminated)):
+        told = {"observations": observations, "rewards": rewards, "terminations": terminated, "truncations": truncated}
+        for name, values in told.items():
             if missing := sorted(acting.keys() - values.keys()):
                 raise BrokenPromise(
                     f"promise 'spaces', step {step}, {name}: got none of {', '.join(missing)}, expected one for each "

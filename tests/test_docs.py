@@ -124,6 +124,12 @@ def test_api__shows_docstrings_in_the_house_style_as_they_are_meant(site: Path) 
     assert "<code>token_dim</code>:</p>" in (site / "api/policy.html").read_text()
 
 
+def test_tables__hold_no_code_blocks(site: Path) -> None:
+    """A fence right after a table's last row becomes a cell of one more."""
+    for file in site.rglob("*.html"):
+        assert not any("<pre" in cell for cell in re.findall(r"<td[^>]*>(.*?)</td>", file.read_text(), re.DOTALL)), file
+
+
 def public_names(module: str) -> list[str]:
     """What is in `__all__`, or else every class and function without an underscore; read, not imported."""
     path = ROOT / module.replace(".", "/")

@@ -121,7 +121,7 @@ def test_step__counts_actions_from_the_spaces_start() -> None:
     assert rewards == {"courier_0": 0.0}
 
 
-@pytest.mark.parametrize("action", [4, -1, [1, 2]])
+@pytest.mark.parametrize("action", [4, -1, [1, 2], 1.7])
 def test_step__refuses_what_is_no_option(action: Any) -> None:
     env = make_deliveries()
     env.reset(seed=0)

@@ -266,6 +266,12 @@ class ForgetsTheLeaving(Ferry):
         return {agent: observations[agent] for agent in self.agents}, *rest
 
 
+class ForgetsTruncations(Ferry):
+    def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+        observations, rewards, terminated, _, infos = super().step(actions)
+        return observations, rewards, terminated, {}, infos
+
+
 class ForgetsTheStaying(Ferry):
     def reset(self, seed: int | None = None, options: Any = None) -> Any:
         observations, infos = super().reset(seed)
@@ -339,6 +345,7 @@ BROKEN: list[tuple[Callable[[], Any], str]] = [
         lambda: ForgetsTheLeaving(),
         "observations: got none of bob, expected one for each agent that acted, in its last step too",
     ),
+    (lambda: ForgetsTruncations(), "promise 'spaces', step 1, truncations: got none of "),
     (lambda: ForgetsTheStaying(), "promise 'spaces', step 0: got no observation of agent 'bob', who is among env.agents"),
 ]
 

@@ -112,11 +112,10 @@ def _write(
 
 def _put_in_place(scratch: Path, path: Path) -> None:
     """Rename the finished folder; one that it replaces is removed last."""
-    if not path.exists() or not any(path.iterdir()):
-        scratch.replace(path)
-        return
     old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    path.replace(old)
+    if path.exists() and any(path.iterdir()):
+        # What an export left here that was killed is only thrown away while there is another bundle.
+        shutil.rmtree(old, ignore_errors=True)
+        path.replace(old)
     scratch.replace(path)
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)

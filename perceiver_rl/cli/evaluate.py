@@ -65,7 +65,9 @@ def evaluate(
         from perceiver_rl.evaluation.report import make_table, make_units_table, write_csv, write_json
         from perceiver_rl.evaluation.tensorboard import log_summaries
         from perceiver_rl.evaluation.trained import find_trained
+        from perceiver_rl.provenance import provenance
 
+        provenance()  # the code that plays is the one that is there now
         trained = find_trained(checkpoint, env)
         contests = contests_of(trained, [name for name in against.split(",") if name], episodes)
         for file in filter(None, (json_file, csv_file)):
@@ -89,7 +91,7 @@ def evaluate(
     for file in filter(None, (json_file, csv_file)):
         say(f"Records:    {file}")
     if tensorboard and trained.curves is not None:
-        own = [each for each, contest in zip(summaries, contests, strict=True) if contest.is_trained]
+        own = [each for each, contest in zip(summaries, contests, strict=True) if contest.is_evaluated]
         log_summaries(trained.curves, own, trained.env_steps)
         say(f"Curves:     tensorboard --logdir {trained.curves}")
 

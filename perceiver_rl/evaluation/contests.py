@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from perceiver_rl.bundle import is_bundle, load_policy
 from perceiver_rl.evaluation.agent import Agent, PolicyAgent, make_agent
@@ -36,10 +37,13 @@ class Contest:
     mode: Mode
     players: dict[str, Agent]
     """By module id."""
-    trained: Trained
-    """What is evaluated."""
-    is_trained: bool
-    """Whether that plays, not what stands beside it."""
+    env_config: dict[str, Any]
+    checkpoint: str | None = None
+    """What was trained: a checkpoint or a bundle, by names that mean something on other machines, too."""
+    env_steps: int | None = None
+    """Environment steps that it was trained for."""
+    is_evaluated: bool = False
+    """Whether this is what the evaluation is of, not what plays beside it."""
 
     def play(self, episodes: int, seed: int, on_episode: Callable[[int, int], None]) -> Summary:
         """Play and sum up.
@@ -59,10 +63,7 @@ class Contest:
         summary = summarize(
             records, env=self.arena.env, policy=self.policy, mode=self.mode, seed=seed, control=self.arena.control
         )
-        summary = replace(summary, env_config=self.trained.env_config)
-        if not self.is_trained:
-            return summary
-        return replace(summary, checkpoint=self.trained.checkpoint, env_steps=self.trained.env_steps)
+        return replace(summary, env_config=self.env_config, checkpoint=self.checkpoint, env_steps=self.env_steps)
 
 
 def contests_of(trained: Trained, against: Sequence[str], episodes: int) -> list[Contest]:
@@ -78,16 +79,29 @@ def contests_of(trained: Trained, against: Sequence[str], episodes: int) -> list
         ImportError: If an environment needs a package that is not installed.
     """
     contests: list[Contest] = []
-    for env in trained.envs:
-        arena = _arena(trained, env, episodes)
-        policies: dict[str, Agent] = {
-            module: PolicyAgent(trained.policy(schema, module)) for module, schema in arena.schemas.items()
-        }
-        contests += [
-            Contest(arena, trained.name, mode, policies, trained, is_trained=True) for mode in ("greedy", "sampled")
-        ]
-        for name in against:
-            contests += _contests_of_other(arena, name, trained)
+    with ExitStack() as opened:  # until all are there
+        for env in trained.envs:
+            arena = _arena(trained, env, episodes)
+            opened.callback(arena.close)
+            policies: dict[str, Agent] = {
+                module: PolicyAgent(trained.policy(schema, module)) for module, schema in arena.schemas.items()
+            }
+            contests += [
+                Contest(
+                    arena,
+                    trained.name,
+                    mode,
+                    policies,
+                    trained.env_config,
+                    trained.checkpoint,
+                    trained.env_steps,
+                    is_evaluated=True,
+                )
+                for mode in MODES
+            ]
+            for name in against:
+                contests += _contests_of_other(arena, name, trained)
+        opened.pop_all()
     return contests
 
 
@@ -105,9 +119,10 @@ def _contests_of_other(arena: Arena, name: str, trained: Trained) -> list[Contes
     if is_bundle(Path(name)):
         bundle = load_policy(name)
         players = {module: PolicyAgent(bundle.for_schema(schema)) for module, schema in arena.schemas.items()}
-        return [Contest(arena, name, mode, players, trained, is_trained=False) for mode in MODES]
+        origin = (Path(name).resolve().name, bundle.provenance.env_steps)
+        return [Contest(arena, name, mode, players, trained.env_config, *origin) for mode in MODES]
     players = {module: make_agent(name, schema) for module, schema in arena.schemas.items()}
-    return [Contest(arena, name, "sampled", players, trained, is_trained=False)]
+    return [Contest(arena, name, "sampled", players, trained.env_config)]
 
 
 def _arena(trained: Trained, env: str, episodes: int) -> Arena:

@@ -108,6 +108,8 @@ def _play(
         with _telling_where(env, step):
             schema.check(observation, (num_envs,))
             observation, reward, terminated, truncated, infos = env.step(agent.act(observation, started, greedy))
+            if not np.isfinite(reward).all():
+                raise ValueError(f"reward: got {reward[~np.isfinite(reward)][0]}, expected finite numbers")
         rewards_so_far += np.where(resets, 0.0, reward)
         length += ~resets
         started, ended = resets, terminated | truncated

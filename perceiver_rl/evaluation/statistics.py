@@ -191,6 +191,9 @@ def _by_kind(records: Sequence[EpisodeRecord]) -> dict[str, dict[str, float]]:
         )
     kinds = np.concatenate([units[KIND] for units in told])
     figures = {key: np.concatenate([units[key] for units in told]) for key in told[0] if key != KIND}
+    for key, values in figures.items():
+        if not np.isfinite(values.astype(float)).all():
+            raise ValueError(f"info {UNITS!r}, {key!r}: got NaN or infinity of a unit, expected finite numbers")
     return {
         str(kind): {"units": float(np.sum(kinds == kind))}
         | {key: float(np.mean(values[kinds == kind])) for key, values in figures.items()}

@@ -51,6 +51,8 @@ class ReadShape:
     qk_dim: int
     v_dim: int
     heads: int
+    masked: bool = False
+    """Whether some of the inputs are absent, which "many queries" cannot leave out."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ def cheapest_form(shape: ReadShape) -> ReadForm:
         "many queries": s.batch * s.inputs * attended * (s.input_dim + s.query_dim)
         + 2 * s.batch * (s.queries + SMALL_MATRIX) * s.heads * s.inputs * s.query_dim,
     }
+    if s.masked:
+        del costs["many queries"]
     return min(costs, key=costs.__getitem__)
 
 

@@ -178,13 +178,14 @@ class CrossAttention(nn.Module):
             qk_dim=self.widths[0],
             v_dim=self.widths[1],
             heads=self.num_heads,
+            masked=input_mask is not None,
         )
         # On a GPU the other orders were never timed, and they would give up its fused kernels.
         form = "plain" if inputs.is_cuda else cheapest_form(shape)
         layers = ReadLayers(self.query, self.key_value, self.output, self.num_heads)
         if form == "many inputs":
             return read_many_inputs(layers, queries, inputs, input_mask, dropout)
-        if form == "many queries" and input_mask is None:
+        if form == "many queries":
             return read_many_queries(layers, queries, inputs, dropout)
         query, key, value = self._project(queries, inputs)
         return self.output(merge_heads(attend(query, key, value, input_mask, dropout)))

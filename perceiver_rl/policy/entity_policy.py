@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -21,6 +22,7 @@ from perceiver_rl.nn import (
     QueryPart,
     build_encoder,
 )
+from perceiver_rl.nn.perceiver_io import require_one_of, require_positive
 from perceiver_rl.policy.action_heads import ActionHeads, target_types
 from perceiver_rl.policy.critic import CentralCritic, value_head
 from perceiver_rl.policy.distribution import ActorCategorical
@@ -28,6 +30,10 @@ from perceiver_rl.policy.embedding import EntityEmbedding
 from perceiver_rl.policy.readout import Slots, TokenSource, answer, embedded, read
 from perceiver_rl.policy.sequential import SequentialChoice, Turn
 from perceiver_rl.policy.views import ViewEmbedding, Views, readable_tokens
+
+Encoder = Literal["perceiver", "transformer"]
+Critic = Literal["central", "local"]
+Joint = Literal["independent", "sequential"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +57,23 @@ class EntityPolicyConfig:
             are the same up to rounding. Compiled and exported graphs are always padded.
     """
 
-    encoder: Literal["perceiver", "transformer"] = "perceiver"
+    encoder: Encoder = "perceiver"
     perceiver: PerceiverIOConfig = field(default_factory=PerceiverIOConfig)
     transformer: EntityTransformerConfig = field(default_factory=EntityTransformerConfig)
     token_dim: int = 64
     pointer_dim: int = 32
     policy_init_scale: float = 0.1
-    critic: Literal["central", "local"] = "central"
-    joint: Literal["independent", "sequential"] = "independent"
+    critic: Critic = "central"
+    joint: Joint = "independent"
     packing: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("token_dim", "pointer_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
+        require_positive(self, "token_dim", "pointer_dim")
+        require_one_of(self, "encoder", Encoder)
+        require_one_of(self, "critic", Critic)
+        require_one_of(self, "joint", Joint)
+        if not (math.isfinite(self.policy_init_scale) and self.policy_init_scale >= 0):
+            raise ValueError(f"policy_init_scale: got {self.policy_init_scale}, expected a finite number of at least 0")
 
     @property
     def encoder_config(self) -> EncoderConfig:
@@ -222,7 +231,8 @@ class EntityPolicy(nn.Module):
 
     def with_slots(self, schema: EntitySchema) -> EntityPolicy:
         """A policy with the same weights for a schema that differs in numbers of slots (`max_count`) alone."""
-        other = EntityPolicy(schema, self.config, self.extra_queries).to(next(self.parameters()).device)
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and thrown away
+            other = EntityPolicy(schema, self.config, self.extra_queries).to(next(self.parameters()).device)
         other.load_state_dict(self.state_dict())
         return other.train(self.training)
 

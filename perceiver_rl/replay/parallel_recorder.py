@@ -66,7 +66,7 @@ def record_parallel(
     with torch_threads_of(1):
         for number in range(episodes):
             observations, _ = env.reset(seed=stream_seed(EVALUATION, seed) if number == 0 else None)
-            tapes: dict[str, Tape] = {}
+            tapes: dict[str, list[Tape]] = {}
             while env.agents:
                 steps += 1
                 actions: dict[str, Any] = {}
@@ -79,14 +79,19 @@ def record_parallel(
                 before = observations
                 observations, rewards, terminated, truncated, infos = env.step(actions)
                 for agent, (thought, row) in seen.items():
-                    tape = tapes.setdefault(agent, Tape())
+                    lives = tapes.setdefault(agent, [])
+                    if not lives or lives[-1].over:  # an agent that comes back begins an episode of its own
+                        lives.append(Tape())
+                    tape = lives[-1]
                     tape.add(_frame(schema, before[agent]), thought, float(rewards[agent]), row)
                     if terminated[agent] or truncated[agent]:
                         tape.end(_frame(schema, observations[agent]), numbers_in(infos.get(agent) or {}))
                 if on_step is not None:
                     on_step(number, episodes, steps)
             prefix = f"{number + 1}: " if episodes > 1 else ""
-            kept += [tapes[agent].episode(schema, prefix + agent) for agent in mine if agent in tapes]
+            for agent in mine:
+                for life, tape in enumerate(tapes.get(agent, ()), start=1):
+                    kept.append(tape.episode(schema, prefix + agent + (f", life {life}" if life > 1 else "")))
             if on_step is not None:
                 on_step(number + 1, episodes, steps)
     return Recording(

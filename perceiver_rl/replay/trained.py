@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from perceiver_rl.entities import schema_of
@@ -48,13 +49,15 @@ def record_trained(
     if trained.module is not None:
         if policy not in (None, trained.module):
             raise ValueError(f"replay: got policy {policy!r}, expected {trained.module!r}, the only one")
-        vector_env = make_vector_env(env, episodes, **trained.env_config)
-        recording = record(
-            trained.policy(schema_of(vector_env.single_observation_space), trained.module), vector_env, **told
-        )
-        vector_env.close()
-        return recording
-    parallel_env = make_parallel_env(env, **trained.env_config)
+        with closing(make_vector_env(env, episodes, **trained.env_config)) as vector_env:
+            return record(trained.policy(schema_of(vector_env.single_observation_space), trained.module), vector_env, **told)
+    with closing(make_parallel_env(env, **trained.env_config)) as parallel_env:
+        return _record_agents(trained, parallel_env, policy, episodes, told)
+
+
+def _record_agents(
+    trained: Trained, parallel_env: Any, policy: str | None, episodes: int, told: dict[str, Any]
+) -> Recording:
     modules = {
         trained.agents[agent]: schema_of(parallel_env.observation_space(agent))
         for agent in require_possible_agents(parallel_env)
@@ -64,6 +67,4 @@ def record_trained(
         raise ValueError(f"replay: got policies {', '.join(modules)} that play together, expected one to show: --policy")
     policies = {module: trained.policy(schema, module) for module, schema in modules.items()}
     shown = policy or next(iter(modules), "")
-    recording = record_parallel(policies, trained.agents, parallel_env, shown=shown, episodes=episodes, **told)
-    parallel_env.close()
-    return recording
+    return record_parallel(policies, trained.agents, parallel_env, shown=shown, episodes=episodes, **told)

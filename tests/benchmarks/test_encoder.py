@@ -32,7 +32,7 @@ def _run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, obje
         plot_file=picture,
         on_case=lambda *progress: done.append(progress),
     )
-    assert done[-1] == (8, 8)
+    assert done[-1] == (10, 10)
     assert picture.stat().st_size > 1000
     return json.loads(file.read_text())
 
@@ -51,6 +51,13 @@ def test_bench_encoder__records_every_implementation_pass_and_size(tmp_path: Pat
         "huggingface",
         "perceiver-pytorch",
     ]
+
+
+def test_plan__has_a_full_batch_of_as_many_entities_beside_a_quarter_of_the_slots() -> None:
+    cases = encoder.plan([64, 256], [0.25], slots=512)
+    sparse, dense = (([each for each in cases if each.series == series]) for series in ("slots", "dense"))
+    assert [(each.entities, each.batch_size) for each in sparse] == [(64, 8), (256, 2)]
+    assert [(each.entities, each.queries, each.fill, each.batch_size) for each in dense] == [(16, 16, 1, 8), (64, 64, 1, 2)]
 
 
 def test_measure__leaves_transformers_out_where_they_would_take_all_day(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def play(seed: int, *envs: str, against: tuple[str, ...] = ("random",)) -> list[
 
 def test_contests__are_those_of_every_environment_with_the_trained_policy_first() -> None:
     contests = contests_of(trained(EVEN, TURNS), ["random"], 6)
-    assert [(each.arena.env, each.policy, each.mode, each.is_trained) for each in contests] == [
+    assert [(each.arena.env, each.policy, each.mode, each.is_evaluated) for each in contests] == [
         (env, policy, mode, policy == "mine")
         for env in (EVEN, TURNS)
         for policy, mode in (("mine", "greedy"), ("mine", "sampled"), ("random", "sampled"))

@@ -91,6 +91,8 @@ def test_summarize__averages_units_by_their_kind() -> None:
     }
     empty = {**first, "kind": np.array(["zealot", ""])}
     assert list(summary_of([EpisodeRecord(1.0, 2, True, {}, empty)]).units) == ["zealot"]
+    with pytest.raises(ValueError, match=r"info 'units', 'kills': got NaN or infinity of a unit, expected finite numbers"):
+        summary_of([EpisodeRecord(1.0, 2, True, {}, {**first, "kills": np.array([np.nan, 1.0])})])
     with pytest.raises(ValueError, match="info 'units': got kills in one episode, expected 'kind' and the same figures"):
         summary_of([EpisodeRecord(1.0, 2, True, {}, {"kills": np.ones(2)})])
 

@@ -87,6 +87,7 @@ def test_cheapest_form__knows_an_answer_where_there_is_nothing(sizes: dict[str, 
 def test_cheapest_form__absorbs_where_one_side_is_longer() -> None:
     assert cheapest_form(_shape(queries=32, inputs=512)) == "many inputs"
     assert cheapest_form(_shape(queries=512, inputs=32, shared_queries=False)) == "many queries"
+    assert cheapest_form(_shape(queries=512, inputs=32, shared_queries=False, masked=True)) != "many queries"
     assert cheapest_form(_shape(queries=32, inputs=32)) == "plain"
     assert cheapest_form(_shape(queries=512, inputs=512, heads=8)) == "plain"
 

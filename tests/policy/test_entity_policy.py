@@ -1,5 +1,6 @@
 """The policy: what a permutation of slots does, what absent slots do (nothing), and schemas of every kind."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
@@ -356,3 +357,25 @@ def test_policy__starts_near_uniform() -> None:
 def test_config__wants_sizes_of_at_least_one(field: str) -> None:
     with pytest.raises(ValueError, match=f"^{field}: got 0, expected at least 1$"):
         EntityPolicyConfig(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("encoder", "percever"), ("critic", "centrall"), ("joint", "sequental")],
+)
+def test_config__refuses_a_misspelt_choice(field: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: got '{value}', expected one of '"):
+        replace(EntityPolicyConfig(), **{field: value})
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, -0.1])
+def test_config__wants_a_finite_scale(scale: float) -> None:
+    with pytest.raises(ValueError, match=r"^policy_init_scale: got .*, expected a finite number of at least 0$"):
+        EntityPolicyConfig(policy_init_scale=scale)
+
+
+def test_with_slots__leaves_torchs_random_stream_alone() -> None:
+    policy = EntityPolicy(SKIRMISH, EntityPolicyConfig())
+    before = torch.get_rng_state()
+    policy.with_slots(SKIRMISH)
+    assert torch.equal(torch.get_rng_state(), before)

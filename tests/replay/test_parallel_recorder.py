@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pettingzoo import ParallelEnv
 
 from agents.presets import preset
 from envs.kaz import kaz_scene, kaz_schema, make_parallel
@@ -54,6 +55,47 @@ def test_record_parallel__has_an_episode_for_each_agent_from_its_birth_to_its_en
         assert episode.entity_mask.shape == (episode.length + 1, 4)
         np.testing.assert_allclose(episode.probabilities.astype(float).sum(axis=2), 1.0, atol=2e-3)
     assert recording.control == "per agent"
+
+
+class Revenant(ParallelEnv[str, Any, Any]):
+    """Two couriers for four steps; the life of the first ends after two, and another begins."""
+
+    metadata = {"name": "revenant"}  # noqa: RUF012
+    possible_agents = ["courier_0", "courier_1"]  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.env = make_deliveries(kinds=("courier",))
+
+    def observation_space(self, agent: str) -> Any:
+        return self.env.observation_space(agent)
+
+    def action_space(self, agent: str) -> Any:
+        return self.env.action_space(agent)
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        observations, _ = self.env.reset(seed=seed)
+        self.seen, self.steps, self.agents = observations["courier_0"], 0, list(self.possible_agents)
+        return dict.fromkeys(self.agents, self.seen), {}
+
+    def step(self, actions: Any) -> Any:
+        self.steps += 1
+        acted = list(self.agents)
+        gone = self.steps in (2, 4)
+        self.agents = [] if self.steps == 4 else list(self.possible_agents)
+        ends = {agent: gone and (agent == "courier_0" or self.steps == 4) for agent in acted}
+        no = dict.fromkeys(acted, False)
+        return dict.fromkeys(acted, self.seen), dict.fromkeys(acted, 1.0), ends, no, {}
+
+
+def test_record_parallel__has_an_episode_for_each_life_of_a_name() -> None:
+    env = Revenant()
+    policy_of = dict.fromkeys(env.possible_agents, "courier")
+    told = {"env_name": "revenant", "policy_name": "fresh", "seed": 0, "greedy": True}
+    recording = record_parallel({"courier": policies()["courier"]}, policy_of, env, shown="courier", episodes=1, **told)
+    lengths = {episode.name: episode.length for episode in recording.episodes}
+    assert lengths == {"courier_0": 2, "courier_0, life 2": 2, "courier_1": 4}
+    for episode in recording.episodes:
+        assert len(episode.entity_mask) == episode.length + 1
 
 
 @pytest.mark.parametrize("greedy", [True, False])

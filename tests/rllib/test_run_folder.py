@@ -1,12 +1,14 @@
 """A run's folder: provenance without git, progress without NaN, checkpoints that replace damaged ones."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
 
-from perceiver_rl.provenance import provenance
+import perceiver_rl
+from perceiver_rl.provenance import _commit, provenance
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings, run_of
 from perceiver_rl.rllib.training import Progress, _require_finite, build_config
 
@@ -24,10 +26,29 @@ class FakeAlgorithm(Algorithm):
         (path / "weights").write_text("whole")
 
 
+@pytest.fixture
+def _ask_git_anew() -> Iterator[None]:
+    _commit.cache_clear()
+    yield
+    _commit.cache_clear()
+
+
+@pytest.mark.usefixtures("_ask_git_anew")
 def test_provenance__does_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert provenance()["commit"] is None
     assert "torch" in provenance()["versions"]
+
+
+@pytest.mark.usefixtures("_ask_git_anew")
+def test_provenance__names_the_commit_that_was_there_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(perceiver_rl.__file__).parents[1]
+    commits = iter(["aaa", "bbb"])
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    answers = {"rev-parse": lambda: str(root), "describe": lambda: next(commits)}
+    monkeypatch.setattr("perceiver_rl.provenance._git", lambda root, verb, *arguments: answers[verb]())
+    assert provenance()["commit"] == "aaa"
+    assert provenance()["commit"] == "aaa", "the code that runs is still the first one's"
 
 
 def test_save_checkpoint__replaces_a_damaged_one(tmp_path: Path) -> None:
