@@ -27,7 +27,7 @@ torch.set_num_threads(1)
 
 # `ci` finds the same examples every time, so that a red run is red again; HYPOTHESIS_PROFILE=explore looks
 # for new ones.
-hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50, database=None, print_blob=True)
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, max_examples=20, database=None, print_blob=True)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 

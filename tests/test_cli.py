@@ -243,6 +243,7 @@ def test_bad_input__is_told_in_one_message_before_ray_starts(
     assert message in refused(arguments, monkeypatch)
 
 
+@pytest.mark.slow
 def test_run_that_ended_before_its_first_checkpoint__begins_again(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create(RunSettings(CONFIG, env=None, seed=1, total_env_steps=500, overrides=("env_runners.num_env_runners=0",)))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
 
+from perceiver_rl.cli import app
 from perceiver_rl.environments import make_parallel_env
 from perceiver_rl.rllib.config_file import register_for
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
@@ -48,8 +50,10 @@ def test_run__is_trained_and_evaluated(tmp_path: Path) -> None:
     assert not (run / "pictures").exists()
 
     file = run / "evaluation.json"
-    evaluated = _command("evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(file))
-    assert evaluated.returncode == 0, evaluated.stderr
+    evaluated = CliRunner().invoke(
+        app, ["evaluate", str(run), "--episodes", "24", "--against", "random", "--json", str(file)]
+    )
+    assert evaluated.exit_code == 0, evaluated.output
     assert "mean return" in evaluated.stdout
     records = json.loads(file.read_text())
     assert [(record["policy"], record["mode"]) for record in records] == [

@@ -185,7 +185,7 @@ class CrossAttention(nn.Module):
         layers = ReadLayers(self.query, self.key_value, self.output, self.num_heads)
         if form == "many inputs":
             return read_many_inputs(layers, queries, inputs, input_mask, dropout)
-        if form == "many queries":
+        if form == "many queries" and input_mask is None:
             return read_many_queries(layers, queries, inputs, dropout)
         query, key, value = self._project(queries, inputs)
         return self.output(merge_heads(attend(query, key, value, input_mask, dropout)))

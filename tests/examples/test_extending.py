@@ -72,6 +72,7 @@ def test_checks__find_nothing_to_complain_of(script: str, game: Path) -> None:
     assert all(report.startswith("EntityEnvReport(num_episodes=") for report in reports)
 
 
+@pytest.mark.slow
 def test_fires__train_and_are_evaluated_beside_a_random_policy(game: Path) -> None:
     progress = train("fires_ppo.py", "runs/fires", "--steps", "1500", cwd=game)
     assert len(progress) == 2

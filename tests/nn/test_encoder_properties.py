@@ -75,7 +75,7 @@ def _run(name: str, tokens: Tensor, mask: Tensor, queries: Tensor) -> list[Tenso
 
 
 @every_variant
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(present=MASKS, order=st.permutations(range(SLOTS)))
 def test_encoder__does_not_care_for_any_order(name: str, present: list[list[bool]], order: list[int]) -> None:
     tokens, mask, queries = _set(present)
@@ -87,7 +87,7 @@ def test_encoder__does_not_care_for_any_order(name: str, present: list[list[bool
 
 
 @every_variant
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(present=MASKS, garbage=st.sampled_from([torch.nan, torch.inf, -torch.inf, 1e30]))
 @example(present=NOTHING, garbage=torch.nan)
 def test_encoder__never_looks_into_absent_slots(name: str, present: list[list[bool]], garbage: float) -> None:
@@ -100,7 +100,7 @@ def test_encoder__never_looks_into_absent_slots(name: str, present: list[list[bo
 
 
 @every_variant
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(present=MASKS, places=st.lists(st.integers(0, SLOTS), min_size=1, max_size=5))
 def test_encoder__does_not_care_for_padding_anywhere(name: str, present: list[list[bool]], places: list[int]) -> None:
     tokens, mask, queries = _set(present)
@@ -116,7 +116,7 @@ def test_encoder__does_not_care_for_padding_anywhere(name: str, present: list[li
 
 
 @every_variant
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(present=MASKS)
 @example(present=NOTHING)
 @example(present=ONE_ENTITY)
@@ -129,7 +129,7 @@ def test_encoder__answers_as_if_only_present_entities_had_been_given(name: str, 
 
 
 @every_variant
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(present=MASKS, copies=st.integers(2, 4))
 def test_encoder__takes_a_set_for_the_same_when_every_entity_is_there_several_times(
     name: str, present: list[list[bool]], copies: int
@@ -189,7 +189,7 @@ def test_encoder__has_the_right_gradient_in_every_variant(name: str, packed: boo
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name != "transformer"])
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(present=MASKS, asked=st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=4, max_size=4))
 @example(present=NOTHING, asked=[[False] * QUERIES] * 4)
 def test_perceiver__computes_packed_what_it_computes_padded(

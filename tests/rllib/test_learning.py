@@ -65,8 +65,8 @@ def _scores(
     [
         (TINY, "per_actor"),
         pytest.param(TINY, "joint", marks=pytest.mark.slow),
-        (preset("tiny-transformer"), "per_actor"),
-        (replace(TINY, joint="sequential"), "per_actor"),
+        pytest.param(preset("tiny-transformer"), "per_actor", marks=pytest.mark.slow),
+        pytest.param(replace(TINY, joint="sequential"), "per_actor", marks=pytest.mark.slow),
     ],
     ids=["per actor", "joint ratio", "transformer", "sequential"],
 )

@@ -93,6 +93,7 @@ def test_agents_who_come_and_go__learn_with_a_policy_for_each_kind() -> None:
     assert scores[-1] >= LEARNED, scores
 
 
+@pytest.mark.slow
 def test_agents_who_come_and_go__learn_with_a_shared_policy() -> None:
     scores = _learn(_shared_policy(), ("all",))
     assert scores[-1] >= LEARNED, scores
