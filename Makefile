@@ -48,7 +48,7 @@ demo: $(INSTALLED) ## Train a squad on SMAX 2s3z, evaluate it, say where to look
 	@echo "Checkpoint: $(RUN)"
 
 test: check ## Lint, check types and import directions, run all but the slow tests
-	$(BIN)/pytest -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(DEV) ## Run the slow tests, which train agents
 	$(BIN)/pytest -m slow
