@@ -22,7 +22,7 @@ from envs.magent_rules import BLUE, RED, Battlefield, battlefields
 from envs.magent_schema import observe, schema_of_army
 from perceiver_rl.configuration import unknown_name
 from perceiver_rl.entities import EntitySchema, Observation
-from perceiver_rl.infos import KIND, UNITS
+from perceiver_rl.infos import KIND, UNITS, only_info
 from perceiver_rl.scene import SCENE, Scene
 from perceiver_rl.vector_arguments import checked_actions, seed_of_each
 
@@ -202,7 +202,7 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
                 self._start(index)
         observation = self._look()
         now = self._fields[0]
-        self._credit(own.shares(options)[playing], own.other_health[playing], now.other_health[playing], playing)
+        self._credit(own.shares(options), own.other_health, now.other_health)
         left, enemies_left = np.count_nonzero(now.health, axis=1), np.count_nonzero(now.other_health, axis=1)
         annihilated = enemies_left == 0
         terminated = playing & (annihilated | (left == 0))
@@ -236,17 +236,11 @@ class BattleVectorEnv(VectorEnv[Observation, NDArray[np.integer[Any]], NDArray[A
         self._engines[index].start(int(random.integers(2**31)))
         self._engines[index].read(self._position[index], self._health[index])
 
-    def _credit(
-        self,
-        shares: NDArray[np.float32],
-        before: NDArray[np.float32],
-        after: NDArray[np.float32],
-        battles: NDArray[np.bool_],
-    ) -> None:
-        """Tell the allies of some battles' shares in what their enemies lost in a step."""
+    def _credit(self, shares: NDArray[np.float32], before: NDArray[np.float32], after: NDArray[np.float32]) -> None:
+        """Add the allies' shares in what their enemies lost in a step; in a battle that has begun anew nobody lost any."""
         lost, died = np.maximum(before - after, 0), (before > 0) & (after == 0)
-        self._damage[battles] += (shares @ lost[..., None])[..., 0]
-        self._kills[battles] += (shares @ died[..., None].astype(np.float32))[..., 0]
+        self._damage += (shares @ lost[..., None])[..., 0]
+        self._kills += (shares @ died[..., None].astype(np.float32))[..., 0]
 
     def _look(self) -> Observation:
         self._fields = battlefields(self._side, self._position, self._health, self.map_size)
@@ -305,9 +299,7 @@ class BattleEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):
         outcome = self._vector.advance(np.asarray(action)[None])
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._over = terminated or truncated
-        units = {key: values[0] for key, values in outcome.infos[UNITS].items()}
-        info = {key: values[0].item() for key, values in outcome.infos.items() if key != UNITS} | {UNITS: units}
-        return _first(outcome.observation), float(outcome.reward[0]), terminated, truncated, info
+        return _first(outcome.observation), float(outcome.reward[0]), terminated, truncated, only_info(outcome.infos)
 
 
 def _first(observation: Observation) -> Observation:

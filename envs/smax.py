@@ -29,7 +29,7 @@ from perceiver_rl.entities import (
     features_key,
     mask_key,
 )
-from perceiver_rl.infos import KIND, UNITS
+from perceiver_rl.infos import KIND, UNITS, only_info
 from perceiver_rl.scene import SCENE, Scene
 from perceiver_rl.vector_arguments import checked_actions, seed_of_each
 
@@ -277,9 +277,7 @@ class SmaxEnv(gymnasium.Env[Observation, NDArray[np.integer[Any]]]):
         outcome = self._vector.advance(np.asarray(action)[None])
         terminated, truncated = bool(outcome.terminated[0]), bool(outcome.truncated[0])
         self._over = terminated or truncated
-        told = battle_infos(outcome)
-        units = {key: values[0] for key, values in told.pop(UNITS).items()}
-        info = {key: values[0].item() for key, values in told.items()} | {UNITS: units}
+        info = only_info(battle_infos(outcome))
         return _first(observation_of(outcome, self.schema.control)), float(outcome.reward[0]), terminated, truncated, info
 
 

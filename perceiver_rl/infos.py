@@ -38,6 +38,18 @@ def info_of(infos: Mapping[str, Any], index: int) -> dict[str, Any]:
     return info
 
 
+def only_info(infos: Mapping[str, Any]) -> dict[str, Any]:
+    """The info of a batch's only environment: its numbers as Python's own, mappings such as `units` as mappings of arrays.
+
+    Args:
+        infos: `[1, …]` arrays by key, or mappings of them.
+    """
+    return {
+        key: {name: array[0] for name, array in values.items()} if isinstance(values, Mapping) else values[0].item()
+        for key, values in infos.items()
+    }
+
+
 def numbers_in(info: Mapping[str, Any]) -> dict[str, float]:
     """The numbers among an info's values, booleans included; everything else is left out."""
     return {key: float(value) for key, value in info.items() if isinstance(value, (bool, int, float, np.bool_, np.number))}

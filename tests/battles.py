@@ -11,6 +11,8 @@ from envs.magent import BattleVectorEnv
 from envs.magent_rules import STAY
 from perceiver_rl.evaluation import EpisodeRecord, evaluate
 
+INFO_KEYS = {"won", "annihilated", "allies_left", "enemies_left", "damage_dealt", "damage_taken", "units"}
+
 
 def play(agent: str, name: str, battles: int, **options: Any) -> list[EpisodeRecord]:
     env = BattleVectorEnv(name, battles, **options)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perceiver_rl.infos import info_of, numbers_in
+from perceiver_rl.infos import info_of, numbers_in, only_info
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,12 @@ def test_numbers_in__keeps_numbers_and_booleans_only() -> None:
     numbers = numbers_in(info)
     assert numbers == {"won": 1.0, "lost": 0.0, "left": 3.0, "score": 0.5, "steps": 7.0}
     assert {type(value) for value in numbers.values()} == {float}
+
+
+def test_only_info__is_of_one_environment_and_of_pythons_own_numbers() -> None:
+    units = {"kind": np.array([["marine", ""]], object), "kills": np.array([[2.0, 0.0]])}
+    info = only_info({"won": np.array([True]), "allies_left": np.array([3]), "units": units})
+    assert (info["won"], info["allies_left"]) == (True, 3)
+    assert (type(info["won"]), type(info["allies_left"])) == (bool, int)
+    assert info["units"]["kind"].tolist() == ["marine", ""]
+    assert info["units"]["kills"].tolist() == [2.0, 0.0]

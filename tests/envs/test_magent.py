@@ -23,7 +23,7 @@ from envs.magent_rules import MOVES, NUM_MOVES, STAY
 from envs.magent_schema import FEATURE_NAMES, NEAR, UNIT_FEATURES
 from envs.registry import names
 from perceiver_rl.entities import Observation, schema_of
-from tests.battles import hunters, play, stay
+from tests.battles import INFO_KEYS, hunters, play, stay
 
 HEALTH, X, Y = (FEATURE_NAMES.index(name) for name in ("health", "x", "y"))
 DAMAGE, RECOVERY = 0.2, 0.01  # of the full health
@@ -349,6 +349,7 @@ def test_episode_that_has_ended__asks_for_a_reset() -> None:
     env.reset(seed=0)
     *_, truncated, info = env.step(np.full(6, STAY))
     assert truncated
+    assert info.keys() == INFO_KEYS
     assert info["won"] is False
     with pytest.raises(gymnasium.error.ResetNeeded, match=r"call reset\(\) first"):
         env.step(np.full(6, STAY))

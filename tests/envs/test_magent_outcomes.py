@@ -8,11 +8,9 @@ import pytest
 from envs.magent import BattleEnv, BattleVectorEnv
 from envs.magent_rules import MOVES, NUM_MOVES, STAY
 from envs.magent_schema import FEATURE_NAMES
-from tests.battles import hunters, play
+from tests.battles import INFO_KEYS, hunters, play
 
 HEALTH = FEATURE_NAMES.index("health")
-NUMBERS = {"won", "annihilated", "allies_left", "enemies_left", "damage_dealt", "damage_taken"}
-INFO_KEYS = NUMBERS | {"units"}
 
 
 def test_reward__is_health_taken_plus_one_for_annihilation() -> None:

@@ -6,22 +6,20 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.wheels import ROOT, build_wheel
+
 GUIDE = ROOT / "docs" / "extending.md"
 COMMANDS = re.findall(r"^\$ (.+)$", GUIDE.read_text(), re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_guide__works_to_the_letter(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel = build_wheel(tmp_path)
     venv.create(tmp_path / "venv", with_pip=True)
     # the files of the examples are those of the guide, which another test sees to
     game = Path(shutil.copytree(ROOT / "examples" / "extending", tmp_path / "my_game"))
