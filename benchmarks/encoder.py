@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
-from benchmarks.rivals import WIDTH, Rival, build_rivals
+from benchmarks.rivals import WIDTH, Batch, Rival, build_rivals
 
 MAX_PAIRS, MAX_PAIRS_SPARSE = 2**26, 2**23
 """Pairs of entities in a batch up to which transformers are run, where all slots are filled and where some are not."""
@@ -84,7 +83,7 @@ def plan(entities: Sequence[int], fills: Sequence[float], slots: int, growth: bo
     return cases
 
 
-def make_batch(case: Case, seed: int, device: str) -> tuple[Tensor, Tensor | None, Tensor]:
+def make_batch(case: Case, seed: int, device: str) -> Batch:
     """Tokens, mask (None where every slot is filled) and queries; each slot is filled with probability `fill`."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randn(case.batch_size, case.entities, WIDTH, generator=generator)
@@ -116,8 +115,8 @@ def measure(
         batch = make_batch(case, seed, device)
         running = []
         for rival in rivals:
-            if rival.name == "perceiver-rl-packed" and batch[1] is None:
-                left_out.append(f"{rival.name} at fill 1: nothing is absent, so it is perceiver-rl under another name")
+            if rival.takes(batch) is None:
+                left_out.append(f"{rival.name} where nothing is absent: it is perceiver-rl under another name")
                 continue
             most = MAX_PAIRS if case.fill == 1 else MAX_PAIRS_SPARSE
             if rival.quadratic and (case.series != "slots" or case.batch_size * case.entities**2 > most):
@@ -127,35 +126,39 @@ def measure(
                 continue
             running.append(rival)
         _compare(running, batch)
+        taken = {rival.name: rival.takes(batch) or batch for rival in running}
         for passes in PASSES:
             seconds: dict[str, list[float]] = {rival.name: [] for rival in running}
             for repeat in range(repeats + 1):  # the first warms up
                 for rival in running:
-                    elapsed = _run(rival, batch, passes, device)
+                    elapsed = _run(rival, taken[rival.name], passes, device)
                     if repeat:
                         seconds[rival.name].append(elapsed)
             for rival in running:
                 median = 1e3 * statistics.median(seconds[rival.name])
                 rival.module.zero_grad(set_to_none=True)  # else what a pass frees of them hides what it takes
-                peak = peak_megabytes(partial(_run, rival, batch, passes, device), device)
+                peak = peak_megabytes(partial(_run, rival, taken[rival.name], passes, device), device)
                 sizes = (case.entities, case.fill, case.queries)
                 records.append(Record(rival.name, *sizes, passes, median, peak, case.batch_size, latents, case.series))
         on_case(number + 1)
     return records, left_out
 
 
-def _compare(rivals: list[Rival], batch: tuple[Tensor, Tensor | None, Tensor]) -> None:
+def _compare(rivals: list[Rival], batch: Batch) -> None:
     """Those with our weights must give our outputs; a benchmark of different functions compares nothing."""
-    same = [rival for rival in rivals if rival.name in ("perceiver-rl", "perceiver-rl-packed", "huggingface")]
-    with torch.no_grad():
-        outputs = [rival.run(*batch) for rival in same]
+    same = [rival for rival in rivals if rival.name in ("perceiver-rl", "huggingface") or rival.module is rivals[0].module]
     _, mask, queries = batch
     asked = mask if mask is not None and mask.shape[1] == queries.shape[1] else slice(None)
-    for rival, output in zip(same, outputs, strict=True):
-        torch.testing.assert_close(output[asked], outputs[0][asked], atol=1e-4, rtol=1e-4, msg=f"{rival.name} differs")
+    answers = []
+    for rival in same:
+        with torch.no_grad():
+            output = rival.run(*(rival.takes(batch) or batch))
+        answers.append(output if rival.takes_rows else output[asked])
+    for rival, answer in zip(same, answers, strict=True):
+        torch.testing.assert_close(answer, answers[0], atol=1e-4, rtol=1e-4, msg=f"{rival.name} differs")
 
 
-def _run(rival: Rival, batch: tuple[Tensor, Tensor | None, Tensor], passes: Pass, device: str) -> float:
+def _run(rival: Rival, batch: Batch, passes: Pass, device: str) -> float:
     """Seconds of one pass."""
     tokens, mask, queries = batch
     train = passes == "forward_backward"

@@ -18,6 +18,7 @@ from perceiver_rl.nn import (
     CrossAttention,
     EntityTransformer,
     EntityTransformerConfig,
+    Packed,
     Packing,
     PerceiverIO,
     PerceiverIOConfig,
@@ -25,6 +26,9 @@ from perceiver_rl.nn import (
 )
 
 WIDTH, DEPTH, HEADS = 128, 3, 4
+
+Batch = tuple[Tensor, Tensor | None, Tensor]
+"""Tokens, mask and queries."""
 
 Run = Callable[[Tensor, Tensor | None, Tensor], Tensor]
 
@@ -38,6 +42,17 @@ class Rival:
     run: Run
     quadratic: bool = False
     """Whether its cost grows with the square of the entities."""
+    takes_rows: bool = False
+    """Whether tokens, queries and answers are rows, one for each present entity, instead of padded batches."""
+
+    def takes(self, batch: Batch) -> Batch | None:
+        """A padded batch in the form that it runs on; None if it does not run on this one."""
+        tokens, mask, queries = batch
+        if mask is None:  # packing needs something to leave out
+            return None if self.name in ("perceiver-rl-packed", "perceiver-rl-rows") else batch
+        if not self.takes_rows:
+            return batch
+        return (tokens[mask], mask, queries[mask]) if queries.shape[1] == mask.shape[1] else None
 
 
 def build_rivals(num_latents: int, device: str) -> tuple[list[Rival], list[str]]:
@@ -73,17 +88,22 @@ def _ours(num_latents: int) -> list[Rival]:
     )
 
     def packed(tokens: Tensor, mask: Tensor | None, queries: Tensor) -> Tensor:
-        if mask is None:
-            return perceiver(tokens, None, queries)
+        assert mask is not None
         packing = Packing.from_mask(mask)
         memory = perceiver.read_packed(packing.pack(tokens))
         if queries.shape[1] != mask.shape[1]:  # queries of their own, all asked
             return perceiver.decode(memory, queries)
         return perceiver.decode_packed(memory, packing.pack(queries)).padded()
 
+    def rows(tokens: Tensor, mask: Tensor | None, queries: Tensor) -> Tensor:
+        assert mask is not None
+        packing = Packing.from_mask(mask)
+        return perceiver.decode_packed(perceiver.read_packed(Packed(tokens, packing)), Packed(queries, packing)).values
+
     return [
         Rival("perceiver-rl", perceiver, perceiver),
         Rival("perceiver-rl-packed", perceiver, packed),
+        Rival("perceiver-rl-rows", perceiver, rows, takes_rows=True),
         Rival("perceiver-rl-transformer", transformer, transformer, quadratic=True),
     ]
 

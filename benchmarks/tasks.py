@@ -5,7 +5,7 @@
 
 Each run is `perceiver-rl train configs.tasks_ppo:TASK --seed SEED`, the control's with
 `--set 'environment.env_config={"ablate": True}'`, one after the other; then the greedy policy plays. The
-results file is written after every run, and runs that are in it are not repeated.
+results file is written after every run, and runs that are in it are not repeated. Wants a clean checkout.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def main(
 ) -> None:
     """Train, evaluate, write."""
     from envs.tasks import names
+    from perceiver_rl.provenance import provenance
 
+    if str(provenance()["commit"]).endswith("-dirty"):
+        raise SystemExit("this checkout has changes that are not committed; results name the commit that made them")
     records: list[dict[str, Any]] = json.loads(json_file.read_text()) if json_file.exists() else []
     done = {(record["task"], record["ablated"], record["seed"]) for record in records}
     for task in filter(None, tasks.split(",")) if tasks else names():

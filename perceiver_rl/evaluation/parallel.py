@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from perceiver_rl.entities import Observation
 from perceiver_rl.evaluation.agent import Agent
 from perceiver_rl.evaluation.rollout import EpisodeRecord, torch_threads_of
+from perceiver_rl.infos import numbers_in
 from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
 
 RETURN_PER_AGENT = "return_per_agent"
@@ -44,10 +47,11 @@ def evaluate_parallel(
         torch_threads: Threads of the forward passes.
 
     Returns:
-        The records, those of environment 0 first, each environment's in the order of time.
+        The records, those of environment 0 first, each environment's in the order of time. The numbers of an episode are
+        those of each agent's last info, averaged over the agents that tell them.
 
     Raises:
-        ValueError: If `episodes_per_env` is not positive, or an environment has an agent of no policy.
+        ValueError: If `episodes_per_env` is not positive, an agent has no policy, or a reward is not finite.
         Exception: Whatever an environment or a policy raises, with a note that tells the environment.
     """
     if episodes_per_env < 1:
@@ -91,6 +95,7 @@ class _Game:
             self.observations, _ = self.env.reset(seed=self.seed)
         self.seed = None  # of the first episode only; the following ones go on from there
         self.returns = dict.fromkeys(self.env.agents, 0.0)
+        self.numbers: dict[str, dict[str, float]] = {}  # by agent, of its last info
         self.started = set(self.env.agents)
         self.length = 0
 
@@ -105,17 +110,21 @@ class _Game:
         """One step; whether it ended the episode."""
         before = set(self.env.agents)
         with _telling_where(self.index, self.length + 1):
-            self.observations, rewards, *_ = self.env.step(actions)
+            self.observations, rewards, _, _, infos = self.env.step(actions)
+            for agent, reward in rewards.items():
+                if not math.isfinite(reward):
+                    raise ValueError(f"reward of {agent!r}: got {reward}, expected a finite number")
+                self.returns[agent] = self.returns.get(agent, 0.0) + float(reward)
         self.length += 1
-        for agent, reward in rewards.items():
-            self.returns[agent] = self.returns.get(agent, 0.0) + float(reward)
+        self.numbers |= {agent: numbers_in(info) for agent, info in infos.items()}
         self.started = set(self.env.agents) - before
         if self.env.agents:
             return False
         of_agents = list(self.returns.values())
-        self.records.append(
-            EpisodeRecord(sum(of_agents), self.length, None, {RETURN_PER_AGENT: float(np.mean(of_agents or [0.0]))})
-        )
+        told = {key for numbers in self.numbers.values() for key in numbers}
+        means = {key: fmean(each[key] for each in self.numbers.values() if key in each) for key in sorted(told)}
+        means[RETURN_PER_AGENT] = fmean(of_agents or [0.0])
+        self.records.append(EpisodeRecord(sum(of_agents), self.length, None, means))
         self.left -= 1
         if self.left:
             self._begin()

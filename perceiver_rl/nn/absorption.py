@@ -21,14 +21,15 @@ Source: associativity; known from the compressed keys of multi-head latent atten
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from perceiver_rl.nn.masked_attention import attend, merge_heads, split_heads
 from perceiver_rl.nn.softmax import softmax
 
 ReadForm = Literal["plain", "many inputs", "many queries"]
@@ -44,15 +45,15 @@ class ReadShape:
     batch: int
     shared_queries: bool
     """Whether one array of queries serves the whole batch."""
-    queries: int
-    inputs: int
+    queries: int | float
+    """Of each sample; a mean where they differ in number."""
+    inputs: int | float
+    """Likewise."""
     query_dim: int
     input_dim: int
     qk_dim: int
     v_dim: int
     heads: int
-    masked: bool = False
-    """Whether some of the inputs are absent, which "many queries" cannot leave out."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,48 @@ class ReadLayers:
     output: nn.Linear
     """Of what was read, all heads together."""
     num_heads: int
+    dropout: float = 0.0
+    """Probability of dropping an attention weight; only "plain" has it."""
+
+    @property
+    def widths(self) -> list[int]:
+        """Of keys and of values, all heads together."""
+        return [self.query.out_features, self.output.in_features]
 
 
-def cheapest_form(shape: ReadShape) -> ReadForm:
+@runtime_checkable
+class Read(Protocol):
+    """An order of the products of one cross-attention, in four steps.
+
+    All but `attend` treat each query, and all but that of "many queries" each input, by itself: they serve padded batches
+    and rows alike.
+    """
+
+    def project_queries(self, queries: Float[Tensor, "*rows query_dim"]) -> Float[Tensor, "*rows *projected"]:
+        """What of normed queries meets the inputs."""
+        ...
+
+    def project_inputs(self, inputs: Float[Tensor, "*rows input_dim"]) -> tuple[Float[Tensor, "..."], ...]:
+        """What of normed inputs, finite everywhere, meets the queries."""
+        ...
+
+    def attend(
+        self,
+        queries: Float[Tensor, "#batch queries *projected"],
+        inputs: tuple[Float[Tensor, "batch ..."], ...],
+        input_mask: Bool[Tensor, "batch inputs"] | None,
+    ) -> Float[Tensor, "batch queries *attended"]:
+        """What projected queries read from projected inputs."""
+        ...
+
+    def finish(
+        self, attended: Float[Tensor, "*rows *attended"], present: Bool[Tensor, " batch"] | None
+    ) -> Float[Tensor, "*rows query_dim"]:
+        """The answers; `present` says which samples, if not all, have any input."""
+        ...
+
+
+def cheapest_form(shape: ReadShape, forms: Sequence[ReadForm]) -> ReadForm:
     """The order of products that costs least.
 
     Costs are multiplications, but those of the products that absorption adds, one small matrix for each
@@ -77,6 +117,11 @@ def cheapest_form(shape: ReadShape) -> ReadForm:
 
     Under `torch.export` the answer is always "plain": a graph for sizes that are not known yet cannot depend
     on them.
+
+    Args:
+        shape: Sizes.
+        forms: Those that will do: "many queries" leaves out no absent input, "many inputs" wants to know of samples
+            without any.
     """
     if torch.compiler.is_exporting():
         return "plain"
@@ -95,73 +140,142 @@ def cheapest_form(shape: ReadShape) -> ReadForm:
         "many queries": s.batch * s.inputs * attended * (s.input_dim + s.query_dim)
         + 2 * s.batch * (s.queries + SMALL_MATRIX) * s.heads * s.inputs * s.query_dim,
     }
-    if s.masked:
-        del costs["many queries"]
-    return min(costs, key=costs.__getitem__)
+    return min(forms, key=costs.__getitem__)
 
 
-def read_many_inputs(
-    layers: ReadLayers,
-    queries: Float[Tensor, "#batch queries query_dim"],
-    inputs: Float[Tensor, "batch inputs input_dim"],
-    input_mask: Bool[Tensor, "batch inputs"] | None,
-    dropout: float,
-) -> Float[Tensor, "batch queries query_dim"]:
-    """Attention in which inputs are their own keys and values; cheapest where they outnumber the queries.
+class PlainRead:
+    """Queries, keys and values as the layers make them."""
 
-    Args:
-        layers: The projections.
-        queries: Normed queries; a batch axis of 1 serves every sample.
-        inputs: Normed inputs, finite everywhere.
-        input_mask: True = present; None = all present.
-        dropout: Probability of dropping an attention weight.
-    """
-    # letters: b batch, 1 or b of the queries; l queries; n inputs; h heads; k, v channels of a head; d input_dim
-    num_heads, batch, qk_dim = layers.num_heads, inputs.shape[0], layers.query.out_features
-    key_weight, value_weight = layers.key_value.weight.split([qk_dim, layers.output.in_features])
-    value_bias = layers.key_value.bias[qk_dim:].unflatten(0, (num_heads, -1))  # h v
-    query = layers.query(queries) * (qk_dim // num_heads) ** -0.5
-    absorbed = torch.einsum(
-        "blhk,hkd->blhd", query.unflatten(-1, (num_heads, -1)), key_weight.unflatten(0, (num_heads, -1))
-    ).flatten(1, 2)  # 1|b l·h d
-    shared = absorbed.expand(batch, -1, -1)
-    if input_mask is None:
-        weights = softmax(shared @ inputs.transpose(1, 2))  # b l·h n
-    else:
-        # As in `attend`: where nothing is present, everything is read, finite, and thrown away below.
-        any_present = input_mask.any(dim=1)[:, None, None]
-        bias = torch.where(input_mask.unsqueeze(1) | ~any_present, 0.0, -torch.inf).to(shared.dtype)
-        weights = softmax(torch.baddbmm(bias, shared, inputs.transpose(1, 2)))
-    weights = F.dropout(weights, dropout)
-    if dropout:  # else each row of weights adds up to 1
-        value_bias = weights.sum(dim=-1).unflatten(1, (-1, num_heads)).unsqueeze(-1) * value_bias  # b l h v
-    mean_inputs = (weights @ inputs).unflatten(1, (-1, num_heads))  # b l h d
-    values = torch.einsum("blhd,hvd->blhv", mean_inputs, value_weight.unflatten(0, (num_heads, -1))) + value_bias
-    values = values.flatten(2)
-    if input_mask is not None:
-        values = torch.where(any_present, values, 0.0)
-    return layers.output(values)
+    def __init__(self, layers: ReadLayers) -> None:
+        self.layers = layers
+
+    def project_queries(self, queries: Float[Tensor, "*rows query_dim"]) -> Float[Tensor, "*rows qk_dim"]:
+        """The query layer."""
+        return self.layers.query(queries)
+
+    def project_inputs(self, inputs: Float[Tensor, "*rows input_dim"]) -> tuple[Float[Tensor, "*rows key_value_dim"]]:
+        """Keys and values side by side."""
+        return (self.layers.key_value(inputs),)
+
+    def attend(
+        self,
+        queries: Float[Tensor, "#batch queries qk_dim"],
+        inputs: tuple[Float[Tensor, "batch inputs key_value_dim"], ...],
+        input_mask: Bool[Tensor, "batch inputs"] | None,
+    ) -> Float[Tensor, "batch queries v_dim"]:
+        """A mean of values."""
+        (key_value,), num_heads = inputs, self.layers.num_heads
+        query = split_heads(queries, num_heads).expand(key_value.shape[0], -1, -1, -1)
+        key, value = (split_heads(each, num_heads) for each in key_value.split(self.layers.widths, dim=-1))
+        return merge_heads(attend(query, key, value, input_mask, self.layers.dropout))
+
+    def finish(
+        self, attended: Float[Tensor, "*rows v_dim"], present: Bool[Tensor, " batch"] | None
+    ) -> Float[Tensor, "*rows query_dim"]:
+        """The output layer; where nothing is present `attend` has seen to it."""
+        return self.layers.output(attended)
 
 
-def read_many_queries(
-    layers: ReadLayers,
-    queries: Float[Tensor, "#batch queries query_dim"],
-    inputs: Float[Tensor, "batch inputs input_dim"],
-    dropout: float,
-) -> Float[Tensor, "batch queries query_dim"]:
-    """Attention in which query and output layers are absorbed into keys and values; for a few inputs, all present.
+class ManyInputsRead:
+    """Key and value layers absorbed: inputs are their own keys and values; cheapest where they outnumber the queries."""
 
-    Args: as of `read_many_inputs`.
-    """
+    # letters: b batch, or 1; l queries; n inputs; h heads; k, v channels of a head; d input_dim
+
+    def __init__(self, layers: ReadLayers) -> None:
+        self.layers = layers
+        key, value = layers.key_value.weight.split(layers.widths)
+        self.key = key.unflatten(0, (layers.num_heads, -1))  # h k d
+        self.value = value.unflatten(0, (layers.num_heads, -1))  # h v d
+
+    def project_queries(self, queries: Float[Tensor, "*rows query_dim"]) -> Float[Tensor, "*rows heads input_dim"]:
+        """Queries of each head, in the inputs' own channels."""
+        num_heads, qk_dim, _ = self.key.shape
+        query = (self.layers.query(queries) * qk_dim**-0.5).unflatten(-1, (num_heads, -1))
+        return torch.einsum("...hk,hkd->...hd", query, self.key)
+
+    def project_inputs(self, inputs: Float[Tensor, "*rows input_dim"]) -> tuple[Float[Tensor, "*rows input_dim"]]:
+        """As they are."""
+        return (inputs,)
+
+    def attend(
+        self,
+        queries: Float[Tensor, "#batch queries heads input_dim"],
+        inputs: tuple[Float[Tensor, "batch inputs input_dim"], ...],
+        input_mask: Bool[Tensor, "batch inputs"] | None,
+    ) -> Float[Tensor, "batch queries heads input_dim"]:
+        """For each head a mean of inputs; anything finite where none is present."""
+        (read,) = inputs
+        absorbed = queries.flatten(1, 2).expand(read.shape[0], -1, -1)  # b l·h d
+        if input_mask is None:
+            scores = absorbed @ read.transpose(1, 2)  # b l·h n
+        else:
+            # As in `attend`: where nothing is present, everything is read, finite, and thrown away later.
+            any_present = input_mask.any(dim=1)[:, None, None]
+            bias = torch.where(input_mask.unsqueeze(1) | ~any_present, 0.0, -torch.inf).to(absorbed.dtype)
+            scores = torch.baddbmm(bias, absorbed, read.transpose(1, 2))
+        return (softmax(scores) @ read).unflatten(1, queries.shape[1:3])
+
+    def finish(
+        self, attended: Float[Tensor, "*rows heads input_dim"], present: Bool[Tensor, " batch"] | None
+    ) -> Float[Tensor, "*rows query_dim"]:
+        """Value and output layers; zeros are read where nothing is present."""
+        num_heads, qk_dim, _ = self.key.shape
+        bias = self.layers.key_value.bias[num_heads * qk_dim :].unflatten(0, (num_heads, -1))  # h v
+        values = (torch.einsum("...hd,hvd->...hv", attended, self.value) + bias).flatten(-2)
+        if present is not None:
+            values = torch.where(present[:, None, None], values, 0.0)
+        return self.layers.output(values)
+
+
+class ManyQueriesRead:
+    """Query and output layers absorbed into keys and values; for a few inputs, all present."""
+
     # letters: b batch; q queries; l inputs; h heads; k, v channels of a head; d query_dim
-    num_heads, qk_dim = layers.num_heads, layers.query.out_features
-    key, value = layers.key_value(inputs).split([qk_dim, layers.output.in_features], dim=-1)
-    key = key.unflatten(-1, (num_heads, -1)) * (qk_dim // num_heads) ** -0.5  # b l h k
-    absorbed_key = torch.einsum("blhk,hkd->bdhl", key, layers.query.weight.unflatten(0, (num_heads, -1))).flatten(2)
-    bias = torch.einsum("blhk,hk->bhl", key, layers.query.bias.unflatten(0, (num_heads, -1))).flatten(1)  # b h·l
-    absorbed_value = torch.einsum(
-        "blhv,dhv->bhld", value.unflatten(-1, (num_heads, -1)), layers.output.weight.unflatten(1, (num_heads, -1))
-    ).flatten(1, 2)  # b h·l d
-    scores = torch.baddbmm(bias.unsqueeze(1), queries.expand(inputs.shape[0], -1, -1), absorbed_key)  # b q h·l
-    weights = softmax(scores.unflatten(-1, (num_heads, -1))).flatten(2)
-    return torch.baddbmm(layers.output.bias, F.dropout(weights, dropout), absorbed_value)
+
+    def __init__(self, layers: ReadLayers) -> None:
+        self.layers = layers
+
+    def project_queries(self, queries: Float[Tensor, "*rows query_dim"]) -> Float[Tensor, "*rows query_dim"]:
+        """As they are."""
+        return queries
+
+    def project_inputs(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys and values of each head in the queries' own channels, and a bias of scores.
+
+        Returns:
+            Keys `[batch, query_dim, heads·inputs]`, what the query layer's bias adds to a score
+            `[batch, 1, heads·inputs]`, and values `[batch, heads·inputs, query_dim]`.
+        """
+        layers, num_heads = self.layers, self.layers.num_heads
+        key, value = (part.unflatten(-1, (num_heads, -1)) for part in layers.key_value(inputs).split(layers.widths, dim=-1))
+        key = key * key.shape[-1] ** -0.5  # b l h k
+        absorbed_key = torch.einsum("blhk,hkd->bdhl", key, layers.query.weight.unflatten(0, (num_heads, -1))).flatten(2)
+        bias = torch.einsum("blhk,hk->bhl", key, layers.query.bias.unflatten(0, (num_heads, -1))).flatten(1)
+        absorbed_value = torch.einsum("blhv,dhv->bhld", value, layers.output.weight.unflatten(1, (num_heads, -1)))
+        return absorbed_key, bias.unsqueeze(1), absorbed_value.flatten(1, 2)
+
+    def attend(
+        self,
+        queries: Float[Tensor, "#batch queries query_dim"],
+        inputs: tuple[Tensor, ...],
+        input_mask: Bool[Tensor, "batch inputs"] | None,
+    ) -> Float[Tensor, "batch queries query_dim"]:
+        """The answers."""
+        assert input_mask is None, "some inputs are absent, which this order cannot leave out"
+        key, bias, value = inputs
+        scores = torch.baddbmm(bias, queries.expand(key.shape[0], -1, -1), key)  # b q h·l
+        weights = softmax(scores.unflatten(-1, (self.layers.num_heads, -1))).flatten(2)
+        return torch.baddbmm(self.layers.output.bias, weights, value)
+
+    def finish(
+        self, attended: Float[Tensor, "*rows query_dim"], present: Bool[Tensor, " batch"] | None
+    ) -> Float[Tensor, "*rows query_dim"]:
+        """They are finished."""
+        return attended
+
+
+READS: dict[ReadForm, Callable[[ReadLayers], Read]] = {
+    "plain": PlainRead,
+    "many inputs": ManyInputsRead,
+    "many queries": ManyQueriesRead,
+}

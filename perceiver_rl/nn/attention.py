@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perceiver_rl.nn.absorption import ReadLayers, ReadShape, cheapest_form, read_many_inputs, read_many_queries
+from perceiver_rl.nn.absorption import READS, PlainRead, Read, ReadForm, ReadLayers, ReadShape, cheapest_form
 from perceiver_rl.nn.masked_attention import (
     Extent,
     attend,
@@ -138,12 +139,18 @@ class CrossAttention(nn.Module):
         packing = inputs.packing
         if inputs.suits_kernels:
             return self._answer(queries, self._read_jagged(queries, inputs))
-        normed, rows = self.query_norm(queries), packing.spread(self.input_norm(inputs.values))
-        read = [
-            self._read(normed if normed.shape[0] == 1 else normed[bucket.samples], of_bucket, bucket.mask)
-            for of_bucket, bucket in zip(rows, packing.buckets, strict=True)
+        read = self._order_of_products(
+            len(queries) == 1, packing.shape[0], queries.shape[1], packing.mean_rows, ("plain", "many inputs")
+        )
+        asked = read.project_queries(self.query_norm(queries))
+        asked_of = [asked] * len(packing.buckets) if len(asked) == 1 else packing.by_bucket(asked)
+        (rows,) = read.project_inputs(self.input_norm(inputs.values))
+        attended = [
+            read.attend(asked, (rows,), bucket.mask)
+            for asked, rows, bucket in zip(asked_of, packing.spread(rows), packing.buckets, strict=True)
         ]
-        return self._answer(queries, packing.in_sample_order(read))
+        present = None if packing.shortest else packing.offsets.diff() > 0
+        return self._answer(queries, read.finish(packing.in_sample_order(attended), present))
 
     def answer_packed(
         self,
@@ -153,12 +160,13 @@ class CrossAttention(nn.Module):
     ) -> Packed:
         """`forward` for queries whose number differs between samples."""
         packing = queries.packing
-        normed, rows = self.input_norm(inputs), packing.spread(self.query_norm(queries.values))
-        read = [
-            self._read(of_bucket, normed[bucket.samples], None if input_mask is None else input_mask[bucket.samples])
-            for of_bucket, bucket in zip(rows, packing.buckets, strict=True)
-        ]
-        return Packed(self._answer(queries.values, packing.collect(read)), packing)
+        forms: tuple[ReadForm, ...] = ("plain", "many queries") if input_mask is None else ("plain",)
+        read = self._order_of_products(False, len(inputs), packing.mean_rows, inputs.shape[1], forms)
+        rows = packing.spread(read.project_queries(self.query_norm(queries.values)))
+        read_of = zip(*(packing.by_bucket(part) for part in read.project_inputs(self.input_norm(inputs))), strict=True)
+        masks = [None] * len(rows) if input_mask is None else packing.by_bucket(input_mask)
+        attended = [read.attend(*each) for each in zip(rows, read_of, masks, strict=True)]
+        return Packed(self._answer(queries.values, read.finish(packing.collect(attended), None)), packing)
 
     def _read(
         self,
@@ -167,28 +175,34 @@ class CrossAttention(nn.Module):
         input_mask: Bool[Tensor, "batch inputs"] | None = None,
     ) -> Float[Tensor, "batch queries query_dim"]:
         """The middle of `forward`: what normed queries read from normed inputs, before residual and MLP."""
+        forms: tuple[ReadForm, ...] = (
+            ("plain", "many inputs", "many queries") if input_mask is None else ("plain", "many inputs")
+        )
+        read = self._order_of_products(queries.shape[0] == 1, inputs.shape[0], queries.shape[1], inputs.shape[1], forms)
+        attended = read.attend(read.project_queries(queries), read.project_inputs(inputs), input_mask)
+        return read.finish(attended, None if input_mask is None else input_mask.any(dim=1))
+
+    def _order_of_products(
+        self, shared_queries: bool, batch: int, queries: int | float, inputs: int | float, forms: Sequence[ReadForm]
+    ) -> Read:
+        """The cheapest of some, for so many samples, and queries and inputs of each."""
         dropout = self.dropout if self.training else 0.0
+        layers = ReadLayers(self.query, self.key_value, self.output, self.num_heads, dropout)
+        # On a GPU the other orders were never timed, and they would give up its fused kernels.
+        if dropout or self.query.weight.is_cuda:
+            return PlainRead(layers)
         shape = ReadShape(
-            batch=inputs.shape[0],
-            shared_queries=queries.shape[0] == 1,
-            queries=queries.shape[1],
-            inputs=inputs.shape[1],
-            query_dim=queries.shape[2],
-            input_dim=inputs.shape[2],
+            batch=batch,
+            shared_queries=shared_queries,
+            queries=queries,
+            inputs=inputs,
+            query_dim=self.query.in_features,
+            input_dim=self.key_value.in_features,
             qk_dim=self.widths[0],
             v_dim=self.widths[1],
             heads=self.num_heads,
-            masked=input_mask is not None,
         )
-        # On a GPU the other orders were never timed, and they would give up its fused kernels.
-        form = "plain" if inputs.is_cuda else cheapest_form(shape)
-        layers = ReadLayers(self.query, self.key_value, self.output, self.num_heads)
-        if form == "many inputs":
-            return read_many_inputs(layers, queries, inputs, input_mask, dropout)
-        if form == "many queries" and input_mask is None:
-            return read_many_queries(layers, queries, inputs, dropout)
-        query, key, value = self._project(queries, inputs)
-        return self.output(merge_heads(attend(query, key, value, input_mask, dropout)))
+        return READS[cheapest_form(shape, forms)](layers)
 
     def _read_jagged(
         self, queries: Float[Tensor, "#batch queries query_dim"], inputs: Packed

@@ -10,8 +10,9 @@ names, is packed into 5 rows, sample by sample::
                              4 ─ sample 2, slot 2
 
 Layers that treat each entity by itself (embeddings, norms, MLPs) run over the rows as they are. Attention
-needs to know which rows belong together: samples of similar counts are put side by side into *buckets*, each
-padded to its own longest sample only::
+needs to know which rows belong together. Where samples are large each is taken by itself, as the part of the
+rows that it is. Small ones of similar counts are put side by side into *buckets*, each padded to its own
+longest sample only::
 
     bucket of samples [2]      rows 2 3 4
     bucket of samples [0, 1]   rows 0 1
@@ -31,13 +32,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 CALL_COST = 512
 """Slots that one more bucket must save to be worth its calls; a choice between two costs, not a limit."""
 
 MAX_BUCKETS = 8
+
+LARGE = 256
+"""Rows of an average sample from which on each is taken by itself: there calls for each cost less than moving rows."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Bucket:
     samples: Int[Tensor, " samples"]
     """Which samples of the batch."""
     length: int
-    """Slots of each, at least 1."""
+    """Slots of each."""
     mask: Bool[Tensor, "samples length"] | None
     """True = present; None = all present."""
 
@@ -70,63 +74,71 @@ class Packing:
     compiled or exported graphs.
     """
 
-    def __init__(
-        self, mask: Bool[Tensor, "batch slots"], positions: Int[Tensor, " rows"], buckets: tuple[Bucket, ...]
-    ) -> None:
-        device = mask.device
+    def __init__(self, mask: Bool[Tensor, "batch slots"], buckets: tuple[Bucket, ...], *, moves_rows: bool) -> None:
+        device, present = mask.device, mask.flatten()
+        counts = mask.sum(dim=1)
         self.mask = mask
         """The padded form: True = present."""
         self.shape = tuple(mask.shape)
         """Batch and slots of the padded form."""
-        self.positions = positions
+        self.positions = present.nonzero().squeeze(1)
         """Row → position in the padded form, both counted sample by sample."""
+        self.row_at: Tensor = torch.where(present, present.cumsum(0) - 1, len(self.positions))
+        """Position in the padded form → row; where nothing is present, the number of rows."""
         self.buckets = buckets
-        counts = mask.sum(dim=1)
-        first_row = counts.cumsum(0) - counts
-        # Where a bucket has a slot without a row, it shows row 0, whose values there nobody reads.
-        shown, valid = [], []
-        for bucket in buckets:
-            slots = torch.arange(bucket.length, device=device)
-            present = slots < counts[bucket.samples, None]
-            shown.append(torch.where(present, first_row[bucket.samples, None] + slots, 0).flatten())
-            valid.append(present.flatten())
-        self._shown: Tensor = torch.cat(shown)
-        self._valid: Tensor = torch.cat(valid)
-        self._place = torch.empty_like(positions)  # row → place in the buckets, one after another
-        self._place[self._shown[self._valid]] = self._valid.nonzero().squeeze(1)
-        self.sample_order: Tensor = torch.cat([bucket.samples for bucket in buckets]).argsort()
-        """Sample → place in the buckets, one after another."""
         self.offsets: Tensor = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         """First row of each sample, and the number of rows."""
-        self.longest = max(bucket.length for bucket in buckets)
+        self.num_slots = sum(len(bucket.samples) * bucket.length for bucket in buckets)
+        """Slots of all buckets, those without a row included: what attention is computed for."""
+        self.longest = max(1, *(bucket.length for bucket in buckets))
         """Entities of the largest sample, at least 1."""
         self.shortest = int(counts.min())
         """Entities of the smallest sample."""
+        self._shown: Tensor | None = None  # place in the buckets, one after another → row, or the number of rows
+        if moves_rows:
+            places = []
+            for bucket in buckets:
+                slots = torch.arange(bucket.length, device=device)
+                rows = self.offsets[bucket.samples, None] + slots
+                places.append(torch.where(slots < counts[bucket.samples, None], rows, len(self.positions)).flatten())
+            self._shown = torch.cat(places)
+            self._place = _inverse(self._shown, len(self.positions))  # row → place
+            self._samples = torch.cat([bucket.samples for bucket in buckets])  # bucket by bucket
+            self._sample_order = self._samples.argsort()
 
     @classmethod
     def from_mask(
-        cls, mask: Bool[Tensor, "batch slots"], *, call_cost: int = CALL_COST, max_buckets: int = MAX_BUCKETS
+        cls,
+        mask: Bool[Tensor, "batch slots"],
+        *,
+        call_cost: int = CALL_COST,
+        max_buckets: int = MAX_BUCKETS,
+        large: int | float = LARGE,
     ) -> Packing:
         """Plan for a mask.
 
         Args:
             mask: True = present.
             call_cost: Slots that one more bucket must save.
-            max_buckets: How many buckets at most.
+            max_buckets: How many buckets at most, of small samples.
+            large: Rows of an average sample from which on each is a bucket by itself.
         """
         if not mask.shape[0]:
             raise ValueError("mask: got a batch of no samples, expected at least one")
         counts = mask.sum(dim=1).cpu().numpy()
+        if counts.mean() >= large:
+            samples = torch.arange(len(counts), device=mask.device).unsqueeze(1)
+            buckets = [Bucket(sample, int(count), None) for sample, count in zip(samples, counts, strict=True)]
+            return cls(mask, tuple(buckets), moves_rows=False)
         order = np.argsort(-counts, kind="stable")
-        edges = _bucket_edges(counts[order], call_cost, max_buckets)
         buckets = []
-        for first, last in pairwise(edges):
+        for first, last in pairwise(_bucket_edges(counts[order], call_cost, max_buckets)):
             of_bucket = counts[order[first:last]]
             length = max(1, int(of_bucket.max()))
             samples = torch.from_numpy(order[first:last]).to(mask.device)
             present = torch.arange(length)[None] < torch.from_numpy(of_bucket)[:, None]
             buckets.append(Bucket(samples, length, None if present.all() else present.to(mask.device)))
-        return cls(mask, mask.flatten().nonzero().squeeze(1), tuple(buckets))
+        return cls(mask, tuple(buckets), moves_rows=True)
 
     @property
     def num_rows(self) -> int:
@@ -134,9 +146,9 @@ class Packing:
         return len(self.positions)
 
     @property
-    def num_slots(self) -> int:
-        """Slots of all buckets, those without a row included: what attention is computed for."""
-        return len(self._shown)
+    def mean_rows(self) -> float:
+        """Present elements of an average sample."""
+        return self.num_rows / len(self.mask)
 
     def pack(self, padded: Float[Tensor, "batch slots dim"]) -> Packed:
         """Take the present elements out of a padded batch."""
@@ -145,11 +157,11 @@ class Packing:
             raise ValueError(
                 f"pack: got a batch of {batch} samples of {slots} slots, expected {self.shape[0]} of {self.shape[1]}"
             )
-        return Packed(pick_rows(padded.flatten(0, 1), self.positions), self)
+        return Packed(_take(padded.flatten(0, 1), self.positions, self.row_at), self)
 
     def unpack(self, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "batch slots dim"]:
         """Put rows back to where they stood, with zeros in absent slots."""
-        return _place(rows, self.positions, self.shape[0] * self.shape[1]).unflatten(0, self.shape)
+        return _take(rows, self.row_at, self.positions).unflatten(0, self.shape)
 
     def rows_of(self, slots: slice) -> SlotRows:
         """The rows that stand in some of the slots, e.g. those of one entity type."""
@@ -159,26 +171,32 @@ class Packing:
 
     def join(self, parts: list[tuple[SlotRows, Float[Tensor, "_ dim"]]]) -> Packed:
         """Values of all rows from those of parts that together are all slots."""
-        order = torch.cat([rows.rows for rows, _ in parts]).argsort()
-        return Packed(pick_rows(torch.cat([values for _, values in parts]), order), self)
+        row = torch.cat([rows.rows for rows, _ in parts])
+        return Packed(_take(torch.cat([values for _, values in parts]), row.argsort(), row), self)
 
-    def spread(self, rows: Float[Tensor, "rows dim"]) -> list[Float[Tensor, "_ _ dim"]]:
-        """Show rows bucket by bucket; slots without a row hold any row's values, and pass no gradient on."""
-        shown = _show(rows, self._shown, self._place)
+    def spread(self, rows: Float[Tensor, "rows *dim"]) -> list[Float[Tensor, "_ _ *dim"]]:
+        """Show rows bucket by bucket, with zeros in slots without a row."""
         sizes = [len(bucket.samples) * bucket.length for bucket in self.buckets]
+        shown = rows if self._shown is None else _take(rows, self._shown, self._place)
         return [
-            part.unflatten(0, (-1, bucket.length)) for part, bucket in zip(shown.split(sizes), self.buckets, strict=True)
+            part.unflatten(0, (len(bucket.samples), bucket.length))
+            for part, bucket in zip(shown.split(sizes), self.buckets, strict=True)
         ]
 
-    def collect(self, spread: list[Float[Tensor, "_ _ dim"]]) -> Float[Tensor, "rows dim"]:
+    def collect(self, spread: list[Float[Tensor, "_ _ *dim"]]) -> Float[Tensor, "rows *dim"]:
         """The inverse of `spread`."""
-        return pick_rows(torch.cat([each.flatten(0, 1) for each in spread]), self._place)
+        shown = _joined([each.flatten(0, 1) for each in spread])
+        return shown if self._shown is None else _take(shown, self._place, self._shown)
 
-    def in_sample_order(self, per_bucket: list[Float[Tensor, "_ *rest"]]) -> Float[Tensor, "batch *rest"]:
-        """Join what was computed for the samples of each bucket, in the batch's order."""
-        if len(per_bucket) == 1:
-            return per_bucket[0][self.sample_order]
-        return torch.cat(per_bucket)[self.sample_order]
+    def by_bucket(self, per_sample: Shaped[Tensor, "batch *rest"]) -> list[Shaped[Tensor, "_ *rest"]]:
+        """Share out to the buckets what there is for each sample."""
+        shared = per_sample if self._shown is None else _take(per_sample, self._samples, self._sample_order)
+        return list(shared.split([len(bucket.samples) for bucket in self.buckets]))
+
+    def in_sample_order(self, per_bucket: list[Shaped[Tensor, "_ *rest"]]) -> Shaped[Tensor, "batch *rest"]:
+        """The inverse of `by_bucket`."""
+        joined = _joined(per_bucket)
+        return joined if self._shown is None else _take(joined, self._sample_order, self._samples)
 
 
 @dataclass(frozen=True)
@@ -202,66 +220,45 @@ class Packed:
         return self.packing.unpack(self.values)
 
 
-# Gathers whose backward pass is a gather, too. Autograd's own backward of indexing adds up, slot by slot, for
-# the case that one row was taken twice; here none is.
+class _Take(torch.autograd.Function):
+    """Rows by an index that names none twice and may name the row past the last, which is zeros.
 
-
-class _Pick(torch.autograd.Function):
-    """Take some rows, none twice."""
+    Its gradient is taken in the same way, by the inverse index. Autograd's own backward of indexing adds up,
+    slot by slot, for the case that one row was taken twice.
+    """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, positions: Tensor) -> Tensor:
-        ctx.save_for_backward(positions)
+    def forward(ctx: Any, rows: Tensor, index: Tensor, inverse: Tensor | None) -> Tensor:
         ctx.num_rows = len(rows)
-        return rows.index_select(0, positions)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (positions,) = ctx.saved_tensors
-        return _place(gradients[0], positions, ctx.num_rows), None
-
-
-class _Place(torch.autograd.Function):
-    """Put each row into a place of its own among zeros: the transpose of `_Pick`."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, positions: Tensor, num_rows: int) -> Tensor:
-        ctx.save_for_backward(positions)
-        return rows.new_zeros(num_rows, *rows.shape[1:]).index_copy_(0, positions, rows)
+        ctx.save_for_backward(*((index,) if inverse is None else (index, inverse)))
+        if len(index) > len(rows):  # no row is named twice, so some of these name the one past the last
+            rows = torch.cat([rows, rows.new_zeros(1, *rows.shape[1:])])
+        return rows.index_select(0, index)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (positions,) = ctx.saved_tensors
-        return pick_rows(gradients[0], positions), None, None
+        index, *inverse = ctx.saved_tensors
+        return _take(gradients[0], inverse[0] if inverse else _inverse(index, ctx.num_rows), index), None, None
 
 
-class _Show(torch.autograd.Function):
-    """Show each row in its place, and any row in places that belong to none; those pass no gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, shown: Tensor, place: Tensor) -> Tensor:
-        ctx.save_for_backward(place)
-        if not len(rows):
-            return rows.new_zeros(len(shown), *rows.shape[1:])
-        return rows.index_select(0, shown)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (place,) = ctx.saved_tensors
-        return pick_rows(gradients[0], place), None, None
+def _take(rows: Tensor, index: Tensor, inverse: Tensor | None = None) -> Tensor:
+    return _Take.apply(rows, index, inverse)  # type: ignore[no-untyped-call]
 
 
 def pick_rows(rows: Float[Tensor, "rows *rest"], positions: Int[Tensor, " some"]) -> Float[Tensor, "some *rest"]:
     """Some rows, none of them twice: `rows[positions]`, whose gradient is put back without adding up."""
-    return _Pick.apply(rows, positions)  # type: ignore[no-untyped-call]
+    return _take(rows, positions)
 
 
-def _place(rows: Tensor, positions: Tensor, num_rows: int) -> Tensor:
-    return _Place.apply(rows, positions, num_rows)  # type: ignore[no-untyped-call]
+def _inverse(index: Int[Tensor, " some"], num_rows: int) -> Int[Tensor, " rows"]:
+    """Row → where an index names it, or the index's length where it does not."""
+    inverse = torch.full((num_rows + 1,), len(index), device=index.device)
+    inverse[index] = torch.arange(len(index), device=index.device)
+    return inverse[:num_rows]
 
 
-def _show(rows: Tensor, shown: Tensor, place: Tensor) -> Tensor:
-    return _Show.apply(rows, shown, place)  # type: ignore[no-untyped-call]
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _bucket_edges(counts: np.ndarray, call_cost: int, max_buckets: int) -> list[int]:

@@ -115,8 +115,6 @@ def _answer_packed(
     packing = Packing.from_mask(mask)
     tokens = source.packed(packing)
     memory = encoder.read_packed(tokens)
-    row_of_token = torch.empty(mask.numel(), dtype=torch.long, device=device)
-    row_of_token[packing.positions] = torch.arange(packing.num_rows, device=device)
 
     # Which queries are asked, part after part: learned ones always, those of tokens where the token is present.
     indices = {part: _indices(slots, num_sets, device) for part, slots in asked.items()}
@@ -136,7 +134,7 @@ def _answer_packed(
         rows = plan.rows_of(spans[name])
         if name in asked:
             token = rows.samples * num_slots + indices[name][rows.samples, rows.slots]
-            values = part(1, tokens.values[row_of_token[token]].unsqueeze(0)).squeeze(0)
+            values = part(1, tokens.values[packing.row_at[token]].unsqueeze(0)).squeeze(0)
         else:
             values = learned[name].flatten(0, 1)
         made.append((rows, values))

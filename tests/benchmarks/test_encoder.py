@@ -46,6 +46,7 @@ def test_bench_encoder__records_every_implementation_pass_and_size(tmp_path: Pat
     assert [record["implementation"] for record in sparse] == [
         "perceiver-rl",
         "perceiver-rl-packed",
+        "perceiver-rl-rows",
         "perceiver-rl-transformer",
         "torch-transformer",
         "huggingface",

@@ -95,6 +95,42 @@ def test_evaluation__plays_as_many_episodes_in_each_environment_and_tells() -> N
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+def test_evaluation__averages_the_numbers_of_each_agents_last_info(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Deliveries.step
+
+    def telling(env: Deliveries, actions: Any) -> Any:
+        *others, infos = step(env, actions)
+        # courier_1 tells something of its own; all tell how far the episode is, the dead until they died
+        return *others, {
+            agent: {"age": env._time, "name": agent} | ({"own": 7} if agent == "courier_1" else {}) for agent in infos
+        }
+
+    monkeypatch.setattr(Deliveries, "step", telling)
+    lived = _lives(monkeypatch)
+    (record,) = evaluate_parallel(
+        {"courier": RandomAgent(COURIER)}, COURIERS, [make_deliveries()], episodes_per_env=1, seed=0, greedy=False
+    )
+    assert set(record.info) == {"age", "own", RETURN_PER_AGENT}
+    assert record.info["own"] == 7.0
+    assert len(set(lived)) > 1  # some died early
+    assert 1 < record.info["age"] < TIME_LIMIT
+
+
+def test_evaluation__wants_finite_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Deliveries.step
+
+    def broken(env: Deliveries, actions: Any) -> Any:
+        observations, rewards, *others = step(env, actions)
+        return observations, dict.fromkeys(rewards, np.nan), *others
+
+    monkeypatch.setattr(Deliveries, "step", broken)
+    with pytest.raises(ValueError, match="reward of 'courier_0': got nan, expected a finite number") as caught:
+        evaluate_parallel(
+            {"courier": RandomAgent(COURIER)}, COURIERS, [make_deliveries()], episodes_per_env=1, seed=0, greedy=False
+        )
+    assert "in step 1" in "".join(caught.value.__notes__)
+
+
 def test_evaluation__tells_of_mistakes() -> None:
     random = {"courier": RandomAgent(COURIER)}
     with pytest.raises(ValueError, match="episodes_per_env: got 0, expected at least 1"):

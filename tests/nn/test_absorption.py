@@ -1,5 +1,7 @@
 """Another order of products, the same function: outputs, gradients, dropout, and what it costs."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from perceiver_rl.nn import CrossAttention, attention
 from perceiver_rl.nn.absorption import ReadForm, ReadShape, cheapest_form
 
 BATCH, QUERIES, INPUTS = 3, 5, 11
+ALL: tuple[ReadForm, ...] = ("plain", "many inputs", "many queries")
 
 
 def _shape(**changes: int) -> ReadShape:
@@ -17,7 +20,7 @@ def _shape(**changes: int) -> ReadShape:
 
 
 def _force(form: ReadForm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "cheapest_form", lambda shape: form)
+    monkeypatch.setattr(attention, "cheapest_form", lambda shape, forms: form if form in forms else "plain")
 
 
 def _run(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> list[Tensor]:
@@ -43,20 +46,15 @@ def test_forms__compute_the_same(form: ReadForm, masked: bool, shared: bool, mon
     torch.testing.assert_close(_run(block, queries, inputs, mask), expected)
 
 
-@pytest.mark.parametrize("form", ["plain", "many inputs", "many queries"])
-def test_forms__drop_attention_weights_alike(form: ReadForm, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("queries", "inputs"), [(1, 64), (64, 1), (3, 5)])
+def test_read__drops_attention_weights_whatever_is_cheapest(queries: int, inputs: int) -> None:
     torch.manual_seed(0)
     block = CrossAttention(4, 4, num_heads=2, dropout=0.5).double()
-    queries, inputs = torch.randn(1, 3, 4).double(), torch.randn(1, 5, 4).double().expand(4096, -1, -1)
-    _force("plain", monkeypatch)
-    whole = block.eval()._read(queries, inputs[:1])
-    _force(form, monkeypatch)
-    draws = block.train()._read(queries, inputs)
-    assert (draws.std(dim=0) > 1e-2).all()  # something is dropped
+    arguments = torch.randn(1, queries, 4).double(), torch.randn(1, inputs, 4).double().expand(4096, -1, -1)
+    whole = block.eval()._read(*arguments)
+    draws = block.train()._read(*arguments)
+    assert (draws.std(dim=0) > 1e-3).all()  # something is dropped
     torch.testing.assert_close(draws.mean(dim=0), whole[0], atol=0.05, rtol=0.0)  # and what is kept makes up for it
-    _force("plain", monkeypatch)
-    plain = block._read(queries, inputs)
-    torch.testing.assert_close(draws.std(dim=0), plain.std(dim=0), atol=0.0, rtol=0.1)  # by as much, each weight alone
 
 
 @pytest.mark.parametrize("form", ["many inputs", "many queries"])
@@ -74,28 +72,28 @@ def test_forms__compute_the_same_under_autocast(form: ReadForm, monkeypatch: pyt
 
 
 def test_cheapest_form__is_plain_for_a_graph_of_unknown_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cheapest_form(_shape(queries=32, inputs=512)) != "plain"
+    assert cheapest_form(_shape(queries=32, inputs=512), ALL) != "plain"
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    assert cheapest_form(_shape(queries=32, inputs=512)) == "plain"
+    assert cheapest_form(_shape(queries=32, inputs=512), ALL) == "plain"
 
 
 @pytest.mark.parametrize("sizes", [{"inputs": 0}, {"queries": 0}, {"batch": 0}])
 def test_cheapest_form__knows_an_answer_where_there_is_nothing(sizes: dict[str, int]) -> None:
-    assert cheapest_form(_shape(**sizes)) in ("plain", "many inputs", "many queries")
+    assert cheapest_form(_shape(**sizes), ALL) in ALL
 
 
 def test_cheapest_form__absorbs_where_one_side_is_longer() -> None:
-    assert cheapest_form(_shape(queries=32, inputs=512)) == "many inputs"
-    assert cheapest_form(_shape(queries=512, inputs=32, shared_queries=False)) == "many queries"
-    assert cheapest_form(_shape(queries=512, inputs=32, shared_queries=False, masked=True)) != "many queries"
-    assert cheapest_form(_shape(queries=32, inputs=32)) == "plain"
-    assert cheapest_form(_shape(queries=512, inputs=512, heads=8)) == "plain"
+    assert cheapest_form(_shape(queries=32, inputs=512), ALL) == "many inputs"
+    assert cheapest_form(_shape(queries=512, inputs=32, shared_queries=False), ALL) == "many queries"
+    assert cheapest_form(_shape(queries=512, inputs=32, shared_queries=False), ("plain", "many inputs")) == "plain"
+    assert cheapest_form(_shape(queries=32, inputs=32), ALL) == "plain"
+    assert cheapest_form(_shape(queries=512, inputs=512, heads=8), ALL) == "plain"
 
 
 def test_cheapest_form__is_plain_for_a_small_squad() -> None:
     width = dict.fromkeys(("query_dim", "input_dim", "qk_dim", "v_dim"), 64)
-    assert cheapest_form(_shape(batch=512, queries=8, inputs=11, **width)) == "plain"
-    assert cheapest_form(_shape(batch=512, queries=8, inputs=64, **width)) == "many inputs"
+    assert cheapest_form(_shape(batch=512, queries=8, inputs=11, **width), ALL) == "plain"
+    assert cheapest_form(_shape(batch=512, queries=8, inputs=64, **width), ALL) == "many inputs"
 
 
 def _flops(block: CrossAttention, queries: Tensor, inputs: Tensor, mask: Tensor | None) -> int:
@@ -113,9 +111,9 @@ def test_cheapest_form__never_multiplies_more_than_plain_attention(
 ) -> None:
     batch, forms = 4, set()
 
-    def chosen(shape: ReadShape) -> ReadForm:
-        forms.add(cheapest_form(shape))
-        return cheapest_form(shape)
+    def chosen(shape: ReadShape, among: Sequence[ReadForm]) -> ReadForm:
+        forms.add(cheapest_form(shape, among))
+        return cheapest_form(shape, among)
 
     for queries in (1, 8, 32, 256):
         for inputs in (1, 11, 64, 512):

@@ -133,5 +133,5 @@ def test_alphastar_preset__costs_what_the_paper_says() -> None:
 
 def test_alphastar_preset__costs_more_in_the_plain_order_of_products(monkeypatch: pytest.MonkeyPatch) -> None:
     cheapest = _flops("alphastar", 512)
-    monkeypatch.setattr(attention, "cheapest_form", lambda shape: "plain")
+    monkeypatch.setattr(attention, "cheapest_form", lambda shape, forms: "plain")
     assert _flops("alphastar", 512) > 1.2 * cheapest

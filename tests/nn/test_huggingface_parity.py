@@ -209,7 +209,7 @@ def test_perceiver__equals_hugging_faces(name: str, dtype: torch.dtype, toleranc
 def test_perceiver__equals_hugging_faces_in_every_order_of_products(
     name: str, form: ReadForm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "cheapest_form", lambda shape: form)
+    monkeypatch.setattr(attention, "cheapest_form", lambda shape, forms: form if form in forms else "plain")
     _require_equal(CASES[name], torch.float64, 1e-12)
 
 

@@ -1,5 +1,7 @@
 """Ragged batches: packed equals padded equals one by one, forward and backward, whatever is present."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,17 +15,32 @@ SLOTS = 7
 MASKS = st.lists(st.lists(st.booleans(), min_size=SLOTS, max_size=SLOTS), min_size=1, max_size=6)
 
 
+def _plan(mask: Tensor, one_by_one: bool) -> Packing:
+    return Packing.from_mask(mask, call_cost=0, large=0.0 if one_by_one else math.inf)
+
+
+PLANS = pytest.mark.parametrize("one_by_one", [False, True], ids=["in buckets", "one by one"])
+
+
 def _packed(
-    encoder: PerceiverIO | EntityTransformer, tokens: Tensor, mask: Tensor, queries: Tensor, asked: Tensor
+    encoder: PerceiverIO | EntityTransformer,
+    tokens: Tensor,
+    mask: Tensor,
+    queries: Tensor,
+    asked: Tensor,
+    one_by_one: bool,
 ) -> Tensor:
-    memory = encoder.read_packed(Packing.from_mask(mask, call_cost=0).pack(tokens))
-    return encoder.decode_packed(memory, Packing.from_mask(asked, call_cost=0).pack(queries)).padded()
+    memory = encoder.read_packed(_plan(mask, one_by_one).pack(tokens))
+    return encoder.decode_packed(memory, _plan(asked, one_by_one).pack(queries)).padded()
 
 
 @settings(max_examples=25, deadline=None)
 @given(present=MASKS, data=st.data())
 @pytest.mark.parametrize("name", ENCODERS)
-def test_packed__equals_padded_and_one_by_one(name: str, present: list[list[bool]], data: st.DataObject) -> None:
+@PLANS
+def test_packed__equals_padded_and_one_by_one(
+    name: str, one_by_one: bool, present: list[list[bool]], data: st.DataObject
+) -> None:
     torch.manual_seed(0)
     mask = torch.tensor(present)
     row = st.lists(st.booleans(), min_size=5, max_size=5)
@@ -31,7 +48,7 @@ def test_packed__equals_padded_and_one_by_one(name: str, present: list[list[bool
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
     tokens, queries = torch.randn(len(mask), SLOTS, INPUT_DIM), torch.randn(len(mask), 5, QUERY_DIM)
     garbage = torch.where(mask.unsqueeze(-1), tokens, torch.nan)
-    packed = _packed(encoder, garbage, mask, queries, asked)
+    packed = _packed(encoder, garbage, mask, queries, asked, one_by_one)
     padded = encoder(tokens, mask, queries)
     torch.testing.assert_close(packed[asked], padded[asked], atol=1e-5, rtol=1e-5)
     assert torch.equal(packed[~asked], torch.zeros_like(packed[~asked]))
@@ -41,7 +58,8 @@ def test_packed__equals_padded_and_one_by_one(name: str, present: list[list[bool
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_packed__has_the_gradients_of_padded(name: str) -> None:
+@PLANS
+def test_packed__has_the_gradients_of_padded(name: str, one_by_one: bool) -> None:
     torch.manual_seed(0)
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM).double()
     mask = torch.rand(5, SLOTS) < 0.5
@@ -53,7 +71,7 @@ def test_packed__has_the_gradients_of_padded(name: str) -> None:
         torch.manual_seed(1)
         tokens = torch.randn(5, SLOTS, INPUT_DIM).double().requires_grad_()
         queries = torch.randn(5, 3, QUERY_DIM).double().requires_grad_()
-        answers = _packed(encoder, tokens, mask, queries, asked) if packs else encoder(tokens, mask, queries)
+        answers = _packed(encoder, tokens, mask, queries, asked, one_by_one) if packs else encoder(tokens, mask, queries)
         answers[asked].square().sum().backward()
         gradients.append([tokens.grad, queries.grad, *(parameter.grad for parameter in encoder.parameters())])
     torch.testing.assert_close(gradients[0], gradients[1])
@@ -61,24 +79,26 @@ def test_packed__has_the_gradients_of_padded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
+@PLANS
 @pytest.mark.parametrize("slots", [SLOTS, 0])
-def test_packed__is_finite_with_nothing_present_and_nobody_asking(name: str, slots: int) -> None:
+def test_packed__is_finite_with_nothing_present_and_nobody_asking(name: str, one_by_one: bool, slots: int) -> None:
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
     nothing, everyone = torch.zeros(3, slots, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
     tokens = torch.randn(3, slots, INPUT_DIM).requires_grad_()
     queries = torch.randn(3, 5, QUERY_DIM).requires_grad_()
-    answers = _packed(encoder, tokens, nothing, queries, everyone)
+    answers = _packed(encoder, tokens, nothing, queries, everyone, one_by_one)
     torch.testing.assert_close(answers, encoder(tokens, nothing, queries), atol=1e-6, rtol=1e-5)
     answers.square().sum().backward()
     assert not tokens.grad.any()
     assert queries.grad.isfinite().all()
     assert all(each.grad is None or each.grad.isfinite().all() for each in encoder.parameters())
-    assert not _packed(encoder, tokens, nothing, queries, ~everyone).any()
+    assert not _packed(encoder, tokens, nothing, queries, ~everyone, one_by_one).any()
 
 
 @pytest.mark.parametrize("name", ENCODERS)
+@PLANS
 @pytest.mark.parametrize("garbage", [torch.nan, torch.inf])
-def test_packed__keeps_garbage_in_absent_slots_out_of_gradients(name: str, garbage: float) -> None:
+def test_packed__keeps_garbage_in_absent_slots_out_of_gradients(name: str, one_by_one: bool, garbage: float) -> None:
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
     mask, asked = torch.rand(5, SLOTS) < 0.5, torch.rand(5, 3) < 0.6
     tokens, queries = torch.randn(5, SLOTS, INPUT_DIM), torch.randn(5, 3, QUERY_DIM)
@@ -89,7 +109,7 @@ def test_packed__keeps_garbage_in_absent_slots_out_of_gradients(name: str, garba
             torch.where(present.unsqueeze(-1), values, absent).requires_grad_()
             for present, values in ((mask, tokens), (asked, queries))
         ]
-        _packed(encoder, leaves[0], mask, leaves[1], asked).square().sum().backward()
+        _packed(encoder, leaves[0], mask, leaves[1], asked, one_by_one).square().sum().backward()
         gradients.append([leaf.grad for leaf in leaves] + [parameter.grad for parameter in encoder.parameters()])
     for clean, dirty in zip(*gradients, strict=True):
         assert torch.equal(clean, dirty)
@@ -97,25 +117,27 @@ def test_packed__keeps_garbage_in_absent_slots_out_of_gradients(name: str, garba
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_packed__runs_under_bfloat16_autocast(name: str) -> None:
+@PLANS
+def test_packed__runs_under_bfloat16_autocast(name: str, one_by_one: bool) -> None:
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
     mask, asked = torch.rand(5, SLOTS) < 0.5, torch.rand(5, 3) < 0.6
     mask[2], asked[3] = False, False
     inputs = torch.randn(5, SLOTS, INPUT_DIM), mask, torch.randn(5, 3, QUERY_DIM)
     with torch.autocast("cpu", torch.bfloat16):
-        answers = _packed(encoder, *inputs, asked)
+        answers = _packed(encoder, *inputs, asked, one_by_one)
     answers.float().square().sum().backward()
-    torch.testing.assert_close(answers.float(), _packed(encoder, *inputs, asked), atol=0.05, rtol=0.05)
+    torch.testing.assert_close(answers.float(), _packed(encoder, *inputs, asked, one_by_one), atol=0.05, rtol=0.05)
     for path, parameter in encoder.named_parameters():
         assert parameter.grad.isfinite().all(), path
         assert parameter.grad.any(), path
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_packed__drops_out_in_training_only(name: str) -> None:
+@PLANS
+def test_packed__drops_out_in_training_only(name: str, one_by_one: bool) -> None:
     encoder = build_encoder(ENCODERS[name](0.5), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
     mask, asked = torch.rand(5, SLOTS) < 0.7, torch.ones(5, 3, dtype=torch.bool)
-    inputs = torch.randn(5, SLOTS, INPUT_DIM), mask, torch.randn(5, 3, QUERY_DIM), asked
+    inputs = torch.randn(5, SLOTS, INPUT_DIM), mask, torch.randn(5, 3, QUERY_DIM), asked, one_by_one
     assert not torch.equal(_packed(encoder.train(), *inputs), _packed(encoder, *inputs))
     assert torch.equal(_packed(encoder.eval(), *inputs), _packed(encoder, *inputs))
 
@@ -142,9 +164,10 @@ def test_packing__plans_buckets_that_hold_every_sample_once(
 
 
 @given(present=MASKS)
-def test_packing__collects_what_it_spread_and_orders_samples(present: list[list[bool]]) -> None:
+@PLANS
+def test_packing__collects_what_it_spread_and_orders_samples(present: list[list[bool]], one_by_one: bool) -> None:
     mask = torch.tensor(present)
-    packing = Packing.from_mask(mask, call_cost=0)
+    packing = _plan(mask, one_by_one)
     rows = torch.randn(packing.num_rows, 3).double().requires_grad_()
     spread = packing.spread(rows)
     for values, bucket in zip(spread, packing.buckets, strict=True):
@@ -154,14 +177,18 @@ def test_packing__collects_what_it_spread_and_orders_samples(present: list[list[
     assert torch.equal(packing.collect(spread), rows)
     sum((values * 2).sum() for values in spread).backward()
     assert torch.equal(rows.grad, torch.full_like(rows, 2.0))  # once for each row, however often it is shown
-    ordered = packing.in_sample_order([bucket.samples.double().unsqueeze(1) for bucket in packing.buckets])
-    assert ordered.flatten().tolist() == list(range(len(mask)))
+    numbers = torch.arange(len(mask))
+    shared = packing.by_bucket(numbers)
+    for numbers_of, bucket in zip(shared, packing.buckets, strict=True):
+        assert torch.equal(numbers_of, bucket.samples)
+    assert torch.equal(packing.in_sample_order(shared), numbers)
 
 
 @given(present=MASKS)
-def test_packing__gives_back_what_it_took(present: list[list[bool]]) -> None:
+@PLANS
+def test_packing__gives_back_what_it_took(present: list[list[bool]], one_by_one: bool) -> None:
     mask = torch.tensor(present)
-    packing = Packing.from_mask(mask, call_cost=0)
+    packing = _plan(mask, one_by_one)
     padded = torch.randn(*mask.shape, 3)
     packed = packing.pack(padded)
     assert packed.values.shape == (int(mask.sum()), 3)
@@ -179,6 +206,15 @@ def test_packing__joins_rows_of_parts_of_the_slots() -> None:
     assert parts[0].slots.tolist() == [1, 0, 1]
     joined = packing.join([(parts[0], values[:, 1:][parts[0].samples, parts[0].slots]), (parts[1], values[:1, 0])])
     assert torch.equal(joined.values, packing.pack(values).values)
+
+
+def test_packing__takes_large_samples_one_by_one() -> None:
+    mask = torch.arange(6) < torch.tensor([[2], [6], [0], [4]])  # 3 on average
+    alone = Packing.from_mask(mask, large=3)
+    assert [bucket.samples.tolist() for bucket in alone.buckets] == [[0], [1], [2], [3]]
+    assert [bucket.length for bucket in alone.buckets] == [2, 6, 0, 4]
+    assert alone.num_slots == alone.num_rows  # nothing is padded
+    assert len(Packing.from_mask(mask, large=3.5, call_cost=100).buckets) == 1
 
 
 def test_packing__puts_samples_of_equal_counts_into_one_bucket_without_a_mask() -> None:
