@@ -72,9 +72,13 @@ def plan(entities: Sequence[int], fills: Sequence[float], slots: int, growth: bo
         slots: Slots of a batch: many small sets or few large ones.
         growth: Whether to measure how time and memory grow up to 16,384 entities, and as many queries, too.
     """
-    cases = [Case(n, fill, n, max(1, slots // n)) for n in entities for fill in fills]
-    if DENSE in fills:
-        cases += [Case(round(DENSE * n), 1.0, round(DENSE * n), max(1, slots // n), "dense") for n in entities]
+    cases = []
+    for n in entities:
+        batch_size = max(1, slots // n)
+        for fill in fills:
+            cases.append(Case(n, fill, n, batch_size))
+            if fill == DENSE:  # next to each other, since a machine's speed drifts
+                cases.append(Case(round(fill * n), 1.0, round(fill * n), batch_size, "dense"))
     if 512 in entities:
         cases.append(Case(512, 1.0, 32, slots // 512, "asked"))
     if growth:

@@ -114,12 +114,12 @@ FORMS = {"vector_env": "make_vec", "env": "make", "parallel_env": "make_parallel
 def _form(name: str, family: Family, form: str) -> str:
     place: str | None = getattr(family, form)
     if place is None:
-        there = [maker for each, maker in FORMS.items() if getattr(family, each) is not None]
-        multi_agent = family.parallel_env is not None
+        is_squad = family.parallel_env is None
         raise ValueError(
-            f"environment {name!r}: got no form for {FORMS[form]}, expected {' or '.join(there)}; "
-            + ("it is" if multi_agent else "it is not")
-            + " a multi-agent environment: one agent for each unit (`config.multi_agent`, `register_multi_agent_env`)"
+            f"environment {name!r}: got "
+            + ("a squad's, expected one of separate agents" if is_squad else "one of separate agents, expected a squad's")
+            + f": {FORMS[form]} makes none of it. Squads are trained with register_env, separate agents with "
+            "register_multi_agent_env and config.multi_agent"
         )
     return place
 

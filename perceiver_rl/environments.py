@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import inspect
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
-from multiprocessing import get_context
-from typing import Any, TypeVar
+from importlib.util import find_spec
+from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium.vector import VectorEnv
 
-from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
 from perceiver_rl.mixture import MixedVectorEnv, envs_of_each, members_of
 
 DEFAULT_REGISTRY = "envs.registry:make_vec"
@@ -29,11 +27,6 @@ DEFAULT_NAMES = "envs.registry:names"
 
 PARALLEL_REGISTRY = "envs.registry:make_parallel"
 """The same for multi-agent environments such as `kaz/default`."""
-
-TRIAL_STEPS = 5
-"""Steps that `try_environment` plays."""
-
-Result = TypeVar("Result")
 
 
 def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, Any]:
@@ -56,7 +49,7 @@ def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, A
         return MixedVectorEnv({member: make_vector_env(member, share, **options) for member, share in envs})
     if ":" in env:
         return load(env)(num_envs=num_envs, **options)
-    return load(DEFAULT_REGISTRY)(env, num_envs, **options)
+    return registry(DEFAULT_REGISTRY, f"environment {env!r}")(env, num_envs, **options)
 
 
 def make_env(env: str, **options: Any) -> gymnasium.Env[Any, Any]:
@@ -77,7 +70,7 @@ def make_env(env: str, **options: Any) -> gymnasium.Env[Any, Any]:
             "gym_env_vectorize_mode='vector_entry_point' on the new API stack"
         )
     if ":" not in env:
-        return load(DEFAULT_SINGLE_REGISTRY)(env, **options)
+        return registry(DEFAULT_SINGLE_REGISTRY, f"environment {env!r}")(env, **options)
     factory = load(env)
     try:
         inspect.signature(factory).bind(**options)
@@ -125,7 +118,26 @@ def make_parallel_env(env: str, **options: Any) -> Any:
     """
     if ":" in env:
         return load(env)(**options)
-    return load(PARALLEL_REGISTRY)(env, **options)
+    return registry(PARALLEL_REGISTRY, f"environment {env!r}")(env, **options)
+
+
+def registry(import_string: str, asked: str) -> Callable[..., Any]:
+    """What looks plain names up, in a checkout.
+
+    Args:
+        import_string: The function.
+        asked: What is looked up, for the message.
+
+    Raises:
+        ValueError: If there is no checkout in reach: the library alone knows no names.
+    """
+    package = import_string.partition(".")[0]
+    if find_spec(package) is None:
+        raise ValueError(
+            f"{asked}: names are known in a checkout alone, whose folder {package!r} is not here; expected an import string "
+            "'module:attribute' with a colon, found from the folder where the command is given"
+        )
+    return load(import_string)
 
 
 def load(import_string: str) -> Callable[..., Any]:
@@ -164,57 +176,6 @@ def require_possible_agents(env: Any) -> list[str]:
     return possible
 
 
-def try_environment(env: str, options: Mapping[str, Any], seed: int) -> EntitySchema:
-    """Play a few random legal steps in a process of its own and check every observation.
-
-    A broken environment is so found before anything is spent on it, and the calling process stays free of what the
-    environment imports: JAX, for one, minds if a process that holds it forks, as Ray does.
-
-    Args:
-        env: Name or import string, as for `make_vector_env`.
-        options: Its options.
-        seed: Seed of the environment and of the steps.
-
-    Returns:
-        The environment's schema.
-
-    Raises:
-        ValueError: If there is no such environment, or an observation does not keep the contract.
-        ImportError: If the environment needs a package that is not installed.
-    """
-    return _in_process_of_its_own(_play_trial, env, dict(options), seed)
-
-
-def try_parallel_environment(env: str, options: Mapping[str, Any], seed: int) -> dict[str, EntitySchema]:
-    """The same for a multi-agent environment: play a few steps and check every agent's observation.
-
-    Args:
-        env: Name or import string, as for `make_parallel_env`.
-        options: Its options.
-        seed: Seed of the environment and of the steps.
-
-    Returns:
-        The schema of every possible agent.
-
-    Raises:
-        ValueError: If there is no such environment, it does not know its possible agents, or an observation does not keep
-            the contract.
-        ImportError: If the environment needs a package that is not installed.
-    """
-    return _in_process_of_its_own(_play_parallel_trial, env, dict(options), seed)
-
-
-def _in_process_of_its_own(play: Callable[..., Result], env: str, options: dict[str, Any], seed: int) -> Result:
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        try:
-            with sigint_blocked():
-                trial = pool.submit(play, env, options, seed)
-            return trial.result()
-        except KeyboardInterrupt:
-            terminate_workers(pool)
-            raise
-
-
 def terminate_workers(pool: ProcessPoolExecutor) -> None:
     """End a pool's processes at once."""
     for process in pool._processes.values():  # from Python 3.14 on there is a method for it
@@ -233,36 +194,3 @@ def sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _play_trial(env: str, options: dict[str, Any], seed: int) -> EntitySchema:
-    num_envs = 2 * len(members_of(env))
-    vector_env = make_vector_env(env, num_envs, **options)
-    schema = schema_of(vector_env.single_observation_space)
-    rng = np.random.default_rng(seed)
-    observation, _ = vector_env.reset(seed=seed)
-    for _ in range(TRIAL_STEPS):
-        schema.check(observation, (num_envs,))
-        draw = rng.random(observation[ACTION_MASK].shape)
-        observation, *_ = vector_env.step(np.where(observation[ACTION_MASK], draw, 0.0).argmax(axis=-1))
-    schema.check(observation, (num_envs,))
-    vector_env.close()
-    return schema
-
-
-def _play_parallel_trial(env: str, options: dict[str, Any], seed: int) -> dict[str, EntitySchema]:
-    parallel_env = make_parallel_env(env, **options)
-    schemas = {agent: schema_of(parallel_env.observation_space(agent)) for agent in require_possible_agents(parallel_env)}
-    rng = np.random.default_rng(seed)
-    observations, _ = parallel_env.reset(seed=seed)
-    for _ in range(TRIAL_STEPS):
-        actions = {}
-        for agent in parallel_env.agents:
-            schemas[agent].check(observations[agent])
-            legal = observations[agent][ACTION_MASK]
-            actions[agent] = np.where(legal, rng.random(legal.shape), 0.0).argmax(axis=-1)
-        observations, *_ = parallel_env.step(actions)
-        if not parallel_env.agents:
-            observations, _ = parallel_env.reset()
-    parallel_env.close()
-    return schemas

@@ -20,6 +20,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from perceiver_rl.blame import blame
 from perceiver_rl.entities import ACTION_MASK, EntitySchema, Observation, features_key, mask_key
 from perceiver_rl.testing_players import BrokenPromise, EntityEnv, Moment, Player, Seat, make_player, name_of
 
@@ -167,9 +168,11 @@ def _raised(error: Exception, step: int, disturb: str | None) -> BrokenPromise:
             f"promise 'ignored actions', step {step}: other actions of {disturb} raised {type(error).__name__}: "
             f"{error}; expected no change at all: {_IGNORED[disturb]}"
         )
+    users = blame(error).users
     return BrokenPromise(
         f"promise 'legal actions', step {step}: a legal action raised {type(error).__name__}: {error}; expected "
         "every option that action_mask allows to be carried out: mend the step, or take the option out of the mask"
+        + (f"\n  {users}" if users else "")
     )
 
 

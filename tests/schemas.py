@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -25,6 +29,37 @@ SKIRMISH = EntitySchema(
     globals=(Feature("clock", 0.0, 100.0),),
 )
 """Everything at once: two actor types, one type that is only seen, two verbs at one type, globals."""
+
+NUM_OPTIONS = 2 + 7 + 3 + 7
+"""Of SKIRMISH: stop and north, attack, heal, stun."""
+
+STOP, NORTH, ATTACK_1, HEAL_1 = 0, 1, 3, 10
+"""Some of these options."""
+
+
+def raises(message: str) -> Any:
+    """Expect a ValueError with exactly this message."""
+    return pytest.raises(ValueError, match=f"^{re.escape(message)}$")
+
+
+def skirmish() -> Observation:
+    """Two marines, one medic, two zerglings: the medic may only stop and heal."""
+    return SKIRMISH.pack(
+        {
+            "marine": [[45.0, 0.1, 0.2], [30.0, 0.3, 0.4]],
+            "medic": [[1.0, 50.0]],
+            "zergling": np.arange(10).reshape(2, 5),
+        },
+        action_mask=[legal_row("stop", "attack zergling 1"), legal_row("north"), legal_row("stop", "heal marine 1")],
+        globals=[7.0],
+    )
+
+
+def legal_row(*options: str) -> list[bool]:
+    """A row of SKIRMISH's action mask in which these options are legal."""
+    names = [SKIRMISH.option_name(option) for option in range(SKIRMISH.num_options)]
+    assert set(options) <= set(names)
+    return [name in options for name in names]
 
 
 def observe(schema: EntitySchema, batch: int, seed: int, empty: bool = True) -> Observation:

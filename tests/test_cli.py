@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from perceiver_rl import __version__
 from perceiver_rl.cli import app
+from perceiver_rl.cli.train import default_name
 from perceiver_rl.replay import read_page
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 
@@ -241,6 +243,53 @@ def test_bad_input__is_told_in_one_message_before_ray_starts(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert message in refused(arguments, monkeypatch)
+
+
+MISTAKEN = """
+from ray.rllib.algorithms.ppo import PPOConfig
+
+def make_config(total_env_steps: int = 10):
+    {line}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "PPOConfig().training(entropy_coef=0.1)",
+            "TypeError: AlgorithmConfig.training() got an unexpected keyword argument",
+        ),
+        ("PPOConfig()", "got None back, expected an AlgorithmConfig; is its `return` there?"),
+        ("import shapelyy", "No module named 'shapelyy'"),
+        ("return PPOConfig(", "'(' was never closed"),
+    ],
+)
+def test_mistake_in_a_config__is_told_with_its_line(
+    line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mistaken_ppo.py"
+    file.write_text(MISTAKEN.format(line=line))
+    told = refused(["train", str(file), "--out", str(tmp_path / "run")], monkeypatch)
+    assert message in told
+    assert "return" in message or f"{file}, line 5, in make_config: {line}" in told or f"{file.name}, line 5" in told
+
+
+def test_bug_of_ours__keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perceiver_rl.rllib.config_file.default_steps", {}.__getitem__)  # raised where it is called
+    monkeypatch.chdir(ROOT)
+    assert isinstance(CliRunner().invoke(app, ["train", CONFIG]).exception, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("config", "name"), [("configs/kaz_ppo.py", "kaz_ppo"), ("configs.tasks_ppo:xor", "tasks_ppo-xor"), ("a:b", "a-b")]
+)
+def test_run_folder__is_named_after_the_config(config: str, name: str) -> None:
+    assert default_name(config) == name
+
+
+def test_version__is_told() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == __version__
 
 
 @pytest.mark.slow

@@ -1,182 +1,22 @@
-"""The contract: names, sizes, packing and back, and what every error says."""
+"""The contract: packing and back, checks of observations and actions, and what every error says."""
 
-import copy
-import doctest
-import json
-import pickle
 import re
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from perceiver_rl import entities
 from perceiver_rl.entities import (
-    EntityObservationSpace,
     EntitySchema,
     EntityType,
-    Feature,
     Observation,
-    TargetedVerb,
-    features_key,
     mask_key,
-    schema_of,
 )
-from perceiver_rl.entities.checks import check_arrays
-from tests.schemas import SKIRMISH, observe
-
-NUM_OPTIONS = 2 + 7 + 3 + 7
-"""Of SKIRMISH: stop and north, attack, heal, stun."""
-
-
-def raises(message: str) -> Any:
-    """Expect a ValueError with exactly this message."""
-    return pytest.raises(ValueError, match=f"^{re.escape(message)}$")
-
-
-def skirmish() -> Observation:
-    """Two marines, one medic, two zerglings: the medic may only stop and heal."""
-    return SKIRMISH.pack(
-        {
-            "marine": [[45.0, 0.1, 0.2], [30.0, 0.3, 0.4]],
-            "medic": [[1.0, 50.0]],
-            "zergling": np.arange(10).reshape(2, 5),
-        },
-        action_mask=[_legal("stop", "attack zergling 1"), _legal("north"), _legal("stop", "heal marine 1")],
-        globals=[7.0],
-    )
-
-
-def _legal(*options: str) -> list[bool]:
-    names = [SKIRMISH.option_name(option) for option in range(SKIRMISH.num_options)]
-    assert set(options) <= set(names)
-    return [name in options for name in names]
-
-
-# -- sizes and names -----------------------------------------------------------------------------------------
-
-
-def test_schema__counts_entities_actors_and_options() -> None:
-    assert SKIRMISH.max_entities == 3 + 2 + 7 + 4
-    assert SKIRMISH.max_actors == 3 + 2
-    assert SKIRMISH.num_verbs == 2
-    assert SKIRMISH.num_options == NUM_OPTIONS
-    assert SKIRMISH.target_slices == (slice(2, 9), slice(9, 12), slice(12, 19))
-    assert SKIRMISH.entity_type("medic").num_features == 2
-    assert SKIRMISH.entity_type("medic").feature_names == ("health", "energy")
-
-
-def test_schema__counts_options_without_targets_and_without_verbs() -> None:
-    types = (EntityType("a", ("f",), 2), EntityType("b", ("f",), 3))
-    only_verbs = EntitySchema(types, actors=("a",), verbs=("go", "stay"))
-    assert (only_verbs.num_options, only_verbs.target_slices) == (2, ())
-    only_targets = EntitySchema(types, actors=("a",), targeted_verbs=(TargetedVerb("hit", "b"),))
-    assert (only_targets.num_options, only_targets.target_slices) == (3, (slice(0, 3),))
-    assert only_targets.option_name(2) == "hit b 2"
-
-
-def test_option_name__tells_verbs_and_targets() -> None:
-    names = [SKIRMISH.option_name(option) for option in range(NUM_OPTIONS)]
-    assert names[:3] == ["stop", "north", "attack zergling 0"]
-    assert names[8:13] == [*("attack zergling 6", "heal marine 0", "heal marine 1", "heal marine 2", "stun zergling 0")]
-    assert names[-1] == "stun zergling 6"
-    assert len(set(names)) == NUM_OPTIONS
-
-
-@pytest.mark.parametrize("option", [-1, NUM_OPTIONS])
-def test_option_name__refuses_what_is_out_of_range(option: int) -> None:
-    with raises(f"option: got {option}, expected 0 to {NUM_OPTIONS - 1}"):
-        SKIRMISH.option_name(option)
-
-
-def test_actor_name__tells_type_and_slot() -> None:
-    names = [SKIRMISH.actor_name(actor) for actor in range(SKIRMISH.max_actors)]
-    assert names == ["marine 0", "marine 1", "marine 2", "medic 0", "medic 1"]
-
-
-@pytest.mark.parametrize("actor", [-1, 5])
-def test_actor_name__refuses_what_is_out_of_range(actor: int) -> None:
-    with raises(f"actor: got {actor}, expected 0 to 4"):
-        SKIRMISH.actor_name(actor)
-
-
-def test_entity_type__lists_the_known_names_when_it_is_unknown() -> None:
-    with raises("entity type: got unknown name 'zergling ', known are marine, medic, zergling, rock"):
-        SKIRMISH.entity_type("zergling ")
-
-
-# -- a schema that makes no sense ----------------------------------------------------------------------------
-
-A = EntityType("a", ("f",), 2)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: Feature(""), "feature name: got an empty string, expected a name"),
-        (lambda: Feature("x", 1.0, 1.0), "feature 'x': got range [1.0, 1.0], expected finite low < high"),
-        (lambda: Feature("x", 0.0, np.inf), "feature 'x': got range [0.0, inf], expected finite low < high"),
-        (
-            lambda: Feature("x", np.nan, 1.0),
-            "feature 'x': got range [nan, 1.0], expected finite low < high",
-        ),
-        (
-            lambda: EntityType("", ("f",), 1),
-            "entity type name: got '', expected a non-empty name without '/'",
-        ),
-        (
-            lambda: EntityType("a/b", ("f",), 1),
-            "entity type name: got 'a/b', expected a non-empty name without '/'",
-        ),
-        (lambda: EntityType("a", (), 1), "entity type 'a': got no features, expected at least one"),
-        (lambda: EntityType("a", ("f",), 0), "entity type 'a': got max_count=0, expected at least 1"),
-        (
-            lambda: EntityType("a", ("f", "g", "f"), 1),
-            "entity type 'a': feature names: got 'f' more than once, expected unique names",
-        ),
-        (
-            lambda: EntitySchema((A, A), actors=("a",), verbs=("v",)),
-            "entity type names: got 'a' more than once, expected unique names",
-        ),
-        (
-            lambda: EntitySchema((A,), actors=("a", "a"), verbs=("v",)),
-            "actor types: got 'a' more than once, expected unique names",
-        ),
-        (
-            lambda: EntitySchema((A,), actors=("a",), verbs=("v",), targeted_verbs=(TargetedVerb("v", "a"),)),
-            "verb names: got 'v' more than once, expected unique names",
-        ),
-        (
-            lambda: EntitySchema((A,), actors=("a",), verbs=("v",), globals=(Feature("g"), Feature("g"))),
-            "global feature names: got 'g' more than once, expected unique names",
-        ),
-        (
-            lambda: EntitySchema((A,), actors=(), verbs=("v",)),
-            "actors: got none, expected at least one entity type that acts",
-        ),
-        (
-            lambda: EntitySchema((A,), actors=("b",), verbs=("v",)),
-            "actors: got unknown entity type 'b', known are a",
-        ),
-        (
-            lambda: EntitySchema((A,), actors=("a",), targeted_verbs=(TargetedVerb("v", "b"),)),
-            "targeted verb 'v': got unknown target type 'b', known are a",
-        ),
-        (
-            lambda: EntitySchema((A,), actors=("a",)),
-            "verbs: got neither verbs nor targeted verbs, expected something to choose",
-        ),
-    ],
-)
-def test_schema__refuses_what_makes_no_sense(build: Callable[[], object], message: str) -> None:
-    with raises(message):
-        build()
-
+from tests.schemas import ATTACK_1, HEAL_1, NORTH, NUM_OPTIONS, SKIRMISH, STOP, legal_row, observe, raises, skirmish
 
 # -- packing and back ----------------------------------------------------------------------------------------
 
@@ -191,10 +31,10 @@ def test_pack__puts_present_entities_in_the_first_slots() -> None:
 
 def test_pack__puts_legal_options_in_the_rows_of_the_present_actors() -> None:
     legal = skirmish()["action_mask"]
-    assert legal[0].tolist() == _legal("stop", "attack zergling 1")
-    assert legal[1].tolist() == _legal("north")
+    assert legal[0].tolist() == legal_row("stop", "attack zergling 1")
+    assert legal[1].tolist() == legal_row("north")
     assert not legal[2].any()
-    assert legal[3].tolist() == _legal("stop", "heal marine 1")
+    assert legal[3].tolist() == legal_row("stop", "heal marine 1")
     assert not legal[4].any()
 
 
@@ -439,8 +279,6 @@ def test_check__wants_the_batch_shape_that_it_was_told() -> None:
 
 # -- check_action --------------------------------------------------------------------------------------------
 
-STOP, NORTH, ATTACK_1, HEAL_1 = 0, 1, 3, 10
-
 
 def test_check_action__accepts_legal_options() -> None:
     SKIRMISH.check_action(skirmish(), [ATTACK_1, NORTH, 0, HEAL_1, 0])
@@ -474,64 +312,6 @@ def test_check_action__accepts_legal_options() -> None:
         ),
     ],
 )
-def test_check_action__says_who_chose_what_and_what_is_legal(action: Any, message: str) -> None:
+def test_check_action__says_who_chose_what_and_what_islegal_row(action: Any, message: str) -> None:
     with raises(message):
         SKIRMISH.check_action(skirmish(), action)
-
-
-# -- spaces --------------------------------------------------------------------------------------------------
-
-
-def test_spaces__contain_observations_and_actions() -> None:
-    assert SKIRMISH.observation_space.contains(skirmish())
-    assert SKIRMISH.action_space.contains(np.array([STOP, NORTH, 0, STOP, 0]))
-    assert SKIRMISH.action_space.shape == (5,)
-    assert set(SKIRMISH.action_space.nvec) == {NUM_OPTIONS}
-
-
-def test_observation_space__samples_what_has_the_right_shapes() -> None:
-    check_arrays(SKIRMISH, SKIRMISH.observation_space.sample(), ())
-
-
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda space: pickle.loads(pickle.dumps(space))])
-def test_observation_space__keeps_its_schema_when_it_is_copied(clone: Callable[[Any], Any]) -> None:
-    SKIRMISH.observation_space.sample()  # with its caches filled
-    space = clone(SKIRMISH.observation_space)
-    assert space == SKIRMISH.observation_space
-    assert schema_of(space) == SKIRMISH
-    assert schema_of(space) is not SKIRMISH
-    assert space.contains(skirmish())
-
-
-@pytest.mark.parametrize("clone", [copy.deepcopy, lambda schema: pickle.loads(pickle.dumps(schema))])
-def test_schema__is_equal_to_its_copy(clone: Callable[[Any], Any]) -> None:
-    schema = clone(SKIRMISH)
-    assert schema == SKIRMISH
-    assert hash(schema) == hash(SKIRMISH)
-    assert schema.num_options == NUM_OPTIONS
-    schema.check(skirmish())
-
-
-def test_schema__goes_through_json() -> None:
-    restored = EntitySchema.from_dict(json.loads(json.dumps(SKIRMISH.to_dict())))
-    assert restored == SKIRMISH
-    assert hash(restored) == hash(SKIRMISH)
-
-
-def test_schema_of__says_which_space_it_wants() -> None:
-    assert schema_of(EntityObservationSpace(SKIRMISH)) is SKIRMISH
-    with raises(
-        "observation space: got Box, expected the EntityObservationSpace of an EntitySchema; let the "
-        "environment declare a schema and use `schema.observation_space`"
-    ):
-        schema_of(gymnasium.spaces.Box(0, 1, (3,)))
-
-
-def test_keys__are_those_of_the_contract() -> None:
-    assert features_key("zergling") == "entities/zergling"
-    assert mask_key("zergling") == "entity_mask/zergling"
-
-
-def test_module__shows_an_example_that_runs() -> None:
-    failed, tried = doctest.testmod(entities)
-    assert (failed, tried > 0) == (0, True)

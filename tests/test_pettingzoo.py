@@ -13,8 +13,9 @@ from pettingzoo.utils import AgentSelector
 from pettingzoo.utils.conversions import aec_to_parallel
 
 from perceiver_rl.entities import EntitySchema, EntityType, schema_of
-from perceiver_rl.environments import make_parallel_env, require_possible_agents, try_parallel_environment
+from perceiver_rl.environments import make_parallel_env, require_possible_agents
 from perceiver_rl.pettingzoo import AgentView, EntityParallelEnv
+from perceiver_rl.trial import try_parallel_environment
 from tests.parallel_environments import (
     COURIER,
     PORTER,

@@ -1,9 +1,14 @@
 """PPO on foraging: three agents, one policy, each seeing and deciding for itself."""
 
-from fires_ppo import MODEL
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from perceiver_rl.rllib import SquadPPOLearner, module_spec, register_multi_agent_env
+
+MODEL = {
+    "token_dim": 32,
+    "pointer_dim": 16,
+    "perceiver": {"num_latents": 4, "latent_dim": 32, "num_self_attend_heads": 2},
+}
 
 
 def policy_of(agent: str, episode: object, **kwargs: object) -> str:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from perceiver_rl import __version__
 from perceiver_rl.cli.bench import bench_encoder
 from perceiver_rl.cli.evaluate import aggregate, evaluate
 from perceiver_rl.cli.export import export
 from perceiver_rl.cli.replay import replay
 from perceiver_rl.cli.train import train
+
+
+def _tell_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+    return asked
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -19,8 +29,20 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train and evaluate entity agents: a Perceiver IO (or a transformer) that reads a set of units and decides for "
     "each of its own, trained by RLlib.\n\n"
-    "Start with: [bold]perceiver-rl train configs/smax_2s3z_ppo.py[/bold]",
+    "Start with: [bold]perceiver-rl train configs/smax_2s3z_ppo.py[/bold] in a checkout, or with a config of your own: "
+    "docs/extending.md",
 )
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version and exit.")
+    ] = False,
+) -> None:
+    """What all commands share."""
+
+
 for command in (train, evaluate, aggregate, export, replay):
     app.command()(command)
 bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Measure speed and memory on this machine.")

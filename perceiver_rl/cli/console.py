@@ -8,7 +8,12 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
+from perceiver_rl.blame import blame
+
 console = Console(stderr=True)
+
+MISTAKES = (ValueError, ImportError, OSError)
+"""Errors whose messages are meant for the user."""
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -21,17 +26,30 @@ def say(words: str) -> None:
 
 
 def say_error(error: Exception) -> None:
-    """Print an error's message."""
+    """Print an error's message and notes and, if a line of the user's own code raised it, that line."""
+    came_from = blame(error)
+    users = came_from.users if came_from.raised_by is None else None
+    told = isinstance(error, MISTAKES)
     console.print("error:", style="bold red", end=" ")
-    say(str(error))
+    say(str(error) if told else f"{type(error).__name__}: {error}")
+    for line in (*getattr(error, "__notes__", ()), *([users] if users else ())):
+        say(f"  {line}")
 
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn mistakes of the user into one message without a traceback. Everything else is a bug, and keeps its traceback."""
+    """Turn mistakes of the user into one message without a traceback. Everything else is a bug, and keeps its traceback.
+
+    Whatever a line of the user's own code raises, in an environment or a config, is such a mistake.
+    """
     try:
         yield
-    except (ValueError, ImportError, OSError) as error:
+    except typer.Exit:
+        raise
+    except Exception as error:
+        came_from = blame(error)
+        if not isinstance(error, (*MISTAKES, SyntaxError)) and (came_from.users is None or came_from.raised_by is not None):
+            raise
         say_error(error)
         raise typer.Exit(EXIT_BAD_INPUT) from error
     except KeyboardInterrupt:

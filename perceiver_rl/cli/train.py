@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -62,9 +62,10 @@ def train(
     Ctrl-C ends a run after its current iteration and leaves a checkpoint.
     """
     with clear_errors():
+        from perceiver_rl.rllib.checkpoint import load_info
         from perceiver_rl.rllib.config_file import default_steps, load_factory
         from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-        from perceiver_rl.rllib.training import TrainingError, prepare
+        from perceiver_rl.rllib.training import TrainingError, prepare, stop_at_ctrl_c
         from perceiver_rl.rllib.training import train as run_training
         from perceiver_rl.tensorboard import Painter
 
@@ -86,9 +87,12 @@ def train(
         else:
             total = steps if steps is not None else default_steps(load_factory(config))
             settings = RunSettings(config, env, seed or 0, total, tuple(overrides))
-            folder = RunFolder(out or Path("runs") / f"{Path(config).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+            folder = RunFolder(out or Path("runs") / f"{default_name(config)}-{time.strftime('%Y%m%d-%H%M%S')}")
         run = prepare(settings, folder, resume=resume)
-    say(f"Training for {settings.total_env_steps:,} environment steps, seed {settings.seed}: {folder.path}")
+    length = f"{settings.total_env_steps:,} environment steps"
+    say(f"Training on {run.config.env} for {length}, seed {settings.seed}: {folder.path}")
+    if run.checkpoint and load_info(run.checkpoint).env_steps >= settings.total_env_steps:
+        say("Nothing to do: this run is complete. Begin another one, in another folder, for more steps")
     painter = None
     if pictures and run.agents:
         say("Pictures:   none, since the views of separate agents make no one picture; curves are there")
@@ -100,12 +104,21 @@ def train(
             seed=settings.seed,
             say=lambda words: say(f"Pictures:   {words}"),
         )
-    with ProgressDisplay(console, "steps") as display, painter or nullcontext():
+    # Ctrl-C asks for an orderly end before any process is started: an exception in the midst of that can get lost. While the
+    # last pictures are drawn, after that, it ends at once.
+    with (
+        ExitStack() as until_pictures_are_done,
+        stop_at_ctrl_c() as stop,
+        ProgressDisplay(console, "steps") as display,
+    ):
+        if painter is not None:
+            until_pictures_are_done.enter_context(painter)
         try:
             result = run_training(
                 run,
                 checkpoint_every=checkpoint_every,
                 on_checkpoint=None if painter is None else painter.paint,
+                stop=stop,
                 on_progress=lambda now: display.show(now.env_steps, now.total_env_steps, describe_training(now)),
             )
         except TrainingError as error:
@@ -115,14 +128,21 @@ def train(
     if painter is not None and painter.count:
         share = painter.waited / max(result.progress.seconds, 1.0)
         say(
-            f"Pictures:   of {painter.count} checkpoints, {painter.seconds:.1f} s beside {result.progress.seconds:.0f} s of "
-            f"training, which waited {painter.waited:.1f} s ({share:.1%})"
+            f"Pictures:   of {painter.count} checkpoint{'s' * (painter.count > 1)}, {painter.seconds:.1f} s beside "
+            f"{result.progress.seconds:.0f} s of training, which waited {painter.waited:.1f} s ({share:.1%}; --no-pictures "
+            "leaves them out)"
         )
     say(f"Curves:     tensorboard --logdir {folder.path}")
     say(f"Evaluate:   perceiver-rl evaluate {folder.path}")
     if result.interrupted:
         say(f"Go on:      perceiver-rl train {settings.config} --out {folder.path} --resume")
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def default_name(config: str) -> str:
+    """A config's name for a run folder: `configs/kaz_ppo.py` → `kaz_ppo`, `configs.tasks_ppo:xor` → `tasks_ppo-xor`."""
+    module, colon, function = config.partition(":")
+    return f"{module.rpartition('.')[2]}-{function}" if colon else Path(config).stem
 
 
 def _same_place(config: str) -> str | Path:

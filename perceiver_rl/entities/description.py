@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class EntityType:
 
     def __init__(self, name: str, features: Sequence[Feature | str], max_count: int) -> None:
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "features", as_features(features))
+        object.__setattr__(self, "features", as_features(features, f"entity type {name!r}: features"))
         object.__setattr__(self, "max_count", max_count)
         if not name or "/" in name:
             raise ValueError(f"entity type name: got {name!r}, expected a non-empty name without '/'")
@@ -107,9 +107,20 @@ class TargetedVerb:
     target: str
 
 
-def as_features(features: Sequence[Feature | str]) -> tuple[Feature, ...]:
+def as_features(features: Sequence[Feature | str], what: str) -> tuple[Feature, ...]:
     """Features, with plain names made features of range [-1, 1]."""
-    return tuple(feature if isinstance(feature, Feature) else Feature(feature) for feature in features)
+    return tuple(feature if isinstance(feature, Feature) else Feature(feature) for feature in as_tuple(features, what))
+
+
+def as_tuple(values: Iterable[Any], what: str) -> tuple[Any, ...]:
+    """Values as a tuple.
+
+    Raises:
+        ValueError: If it is a single name or thing: `("wait")` is a string, and would be taken for four letters.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{what}: got {values!r}, expected a tuple; of one alone it is written ({values!r},), with a comma")
+    return tuple(values)
 
 
 def require_unique(names: Sequence[str], what: str) -> None:

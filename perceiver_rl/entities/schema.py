@@ -22,6 +22,7 @@ from perceiver_rl.entities.description import (
     Observation,
     TargetedVerb,
     as_features,
+    as_tuple,
     features_key,
     mask_key,
     require_unique,
@@ -65,7 +66,7 @@ class EntitySchema:
         privileged: Entity types, or `"globals"`, that only the value reads and no actor.
 
     Raises:
-        ValueError: If a name is used twice, a type is unknown, or there is nothing to choose.
+        ValueError: If a name is used twice, a type is unknown, there is nothing to choose, or one thing stands for a tuple.
     """
 
     entity_types: tuple[EntityType, ...]
@@ -79,8 +80,8 @@ class EntitySchema:
 
     def __post_init__(self) -> None:
         for name in ("entity_types", "actors", "verbs", "targeted_verbs", "relative", "privileged"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        object.__setattr__(self, "globals", as_features(self.globals))
+            object.__setattr__(self, name, as_tuple(getattr(self, name), name))
+        object.__setattr__(self, "globals", as_features(self.globals, "globals"))
         known = tuple(entity_type.name for entity_type in self.entity_types)
         require_unique(known, "entity type names")
         require_unique(self.actors, "actor types")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from perceiver_rl.entities import EntitySchema, Observation
-from perceiver_rl.environments import load
+from perceiver_rl.environments import load, registry
 from perceiver_rl.evaluation.random_agent import RandomAgent
 from perceiver_rl.policy.entity_policy import EntityPolicy
 
@@ -82,5 +82,5 @@ def make_agent(name: str, schema: EntitySchema) -> Agent:
     elif ":" in name:
         agent = load(name)(schema)
     else:
-        agent = load(REGISTRY)(name, schema)
+        agent = registry(REGISTRY, f"agent {name!r}")(name, schema)
     return agent

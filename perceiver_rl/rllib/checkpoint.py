@@ -91,7 +91,7 @@ def find_checkpoint(path: Path) -> Path:
             the file that is missing or cannot be read.
     """
     if not path.exists():
-        raise ValueError(f"checkpoint {path}: does not exist; expected a run folder of `train`, or a checkpoint in one")
+        raise ValueError(f"checkpoint {path}: does not exist; expected a run folder, a checkpoint in one, or a bundle")
     if not path.is_dir():
         raise ValueError(f"checkpoint {path}: got a file, expected a run folder of `train`, or a checkpoint in one")
     for folder in (path / CHECKPOINTS, path):

@@ -50,8 +50,9 @@ def load_factory(config: str) -> Callable[..., AlgorithmConfig]:
     else:
         path = Path(config)
         if not path.is_file():
-            there = sorted(str(each) for each in (path.parent if path.parent.is_dir() else Path("configs")).glob("*.py"))
-            there = [each for each in there if not each.endswith("__init__.py")]
+            folders = [path.parent, Path("configs")]
+            found = [sorted(each.glob("*.py")) for each in folders if each.is_dir()]
+            there = next(([str(each) for each in files if each.name != "__init__.py"] for files in found if files), [])
             raise ValueError(
                 f"config: got {config!r}, which is no file; expected the path of a Python file that defines "
                 f"{FACTORY}(), or an import string 'module:function'. Files here: {', '.join(there) or 'none'}"

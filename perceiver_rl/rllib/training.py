@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,6 @@ from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from torch.utils.tensorboard import SummaryWriter
 
 from perceiver_rl.entities import EntitySchema
-from perceiver_rl.environments import try_environment, try_parallel_environment
 from perceiver_rl.rllib.callbacks import VerbCounts
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
@@ -32,6 +31,7 @@ from perceiver_rl.rllib.metrics import ACTIONS, env_steps, flatten, verb_shares
 from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, model_text, models, schema_text, settings_text
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 from perceiver_rl.summaries import add_summary, hparams_session, verb_histogram
+from perceiver_rl.trial import try_environment, try_parallel_environment
 
 MAX_EMPTY_ITERATIONS = 3
 """Iterations without a single sample after which a run is given up: every env runner fails, again and again."""
@@ -74,6 +74,10 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
     # RLlib greets every config on the new API stack with a warning that it is on the new API stack.
     logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
     config = load_factory(settings.config)(total_env_steps=settings.total_env_steps)
+    if not isinstance(config, AlgorithmConfig):
+        raise ValueError(
+            f"config {settings.config!r}: got {config!r} back, expected an AlgorithmConfig; is its `return` there?"
+        )
     if settings.env is not None:
         config.environment(register_for(config, settings.env))
     config.debugging(seed=settings.seed)
@@ -165,6 +169,7 @@ def train(
     checkpoint_every: int,
     on_progress: Callable[[Progress], None] | None = None,
     on_checkpoint: Callable[[Path], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Train until the run's steps are done or Ctrl-C is pressed, and leave a checkpoint in either case.
 
@@ -175,19 +180,20 @@ def train(
         checkpoint_every: Environment steps between checkpoints.
         on_progress: Called after every iteration.
         on_checkpoint: Called with each checkpoint that was written, the last one included; training waits for it.
+        stop: Whether to end, where `stop_at_ctrl_c` is at work already; None to let it work here.
 
     Raises:
         TrainingError: If the env runners deliver no samples, or training diverges.
         KeyboardInterrupt: At a Ctrl-C before the first iteration, which leaves nothing to save, or at a second one.
     """
-    with _stop_at_ctrl_c() as stop, local_ray(run.config):
-        _interrupt_if(stop())
+    with nullcontext(stop) if stop else stop_at_ctrl_c() as stopping, local_ray(run.config):
+        _interrupt_if(stopping())
         with _building(run.config) as algorithm:
             if run.checkpoint:
                 algorithm.restore_from_path(run.checkpoint.resolve())
-            _interrupt_if(stop())
+            _interrupt_if(stopping())
             recorder = _Recorder(run, on_checkpoint or (lambda checkpoint: None))
-            return _loop(algorithm, recorder, checkpoint_every, on_progress or (lambda progress: None), stop)
+            return _loop(algorithm, recorder, checkpoint_every, on_progress or (lambda progress: None), stopping)
 
 
 class _Recorder:
@@ -338,7 +344,7 @@ def _building(config: AlgorithmConfig) -> Iterator[Algorithm]:
 
 
 @contextmanager
-def _stop_at_ctrl_c() -> Iterator[Callable[[], bool]]:
+def stop_at_ctrl_c() -> Iterator[Callable[[], bool]]:
     """Let the first Ctrl-C ask for an orderly end, and a second one end at once.
 
     That holds while Ray starts and stops, too: an exception that falls into one of the forks there is lost in a hook of

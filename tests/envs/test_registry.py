@@ -8,6 +8,10 @@ import pytest
 from envs import registry
 from envs.registry import Family, make, make_parallel, make_vec, names
 from envs.smax import SmaxEnv, SmaxVectorEnv
+from perceiver_rl import environments
+from perceiver_rl.environments import make_env, make_parallel_env, make_vector_env
+from perceiver_rl.evaluation.agent import make_agent
+from tests.schemas import SKIRMISH
 
 
 def test_names__list_every_member_of_every_family() -> None:
@@ -50,16 +54,29 @@ def test_family_without_its_extra__is_still_listed(monkeypatch: pytest.MonkeyPat
 
 
 def test_make__says_which_forms_an_environment_has() -> None:
-    with pytest.raises(
-        ValueError, match=r"'kaz/default': got no form for make_vec, expected make_parallel; it is a multi-agent"
-    ):
+    separate = r"got one of separate agents, expected a squad's: make_vec makes none of it"
+    with pytest.raises(ValueError, match=rf"'kaz/default': {separate}"):
         make_vec("kaz/default", 2)
-    with pytest.raises(ValueError, match=r"'mpe/simple_tag': got no form for make, expected make_parallel"):
+    with pytest.raises(ValueError, match=r"'mpe/simple_tag': got one of separate agents, expected a squad's"):
         make("mpe/simple_tag")
-    with pytest.raises(
-        ValueError, match=r"'smax/3m': got no form for make_parallel, expected make_vec or make; it is not a multi"
-    ):
+    with pytest.raises(ValueError, match=r"'smax/3m': got a squad's, expected one of separate agents"):
         make_parallel("smax/3m")
+
+
+def test_names__are_told_to_need_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "find_spec", lambda package: None)
+    expected = (
+        r"'smax/2s3z': names are known in a checkout alone, whose folder 'envs' is not here; expected an import string"
+    )
+    for asked in (
+        lambda: make_vector_env("smax/2s3z", 1),
+        lambda: make_env("smax/2s3z"),
+        lambda: make_parallel_env("smax/2s3z"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            asked()
+    with pytest.raises(ValueError, match=r"^agent 'heuristic': names are known in a checkout alone, whose folder 'agents'"):
+        make_agent("heuristic", SKIRMISH)
 
 
 def test_make_parallel__passes_name_and_options_on() -> None:

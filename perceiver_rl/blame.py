@@ -1,0 +1,39 @@
+"""Whose code an error comes from: a message without file and line is of little use to who wrote the code."""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+OURS = (PACKAGE, *(PACKAGE.parent / folder for folder in ("agents", "benchmarks", "envs")))
+"""The library, and the folders beside it in a checkout."""
+
+LIBRARIES = tuple({Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Where an error comes from, libraries left out: they raise what their caller has made them raise."""
+
+    users: str | None
+    """The last line of a user's own file that took part, as `file, line 12, in step: code`."""
+    raised_by: Path | None
+    """Our own file that raised it; None if it comes from the user's line."""
+
+
+def blame(error: BaseException) -> Blame:
+    """Find out where an error comes from."""
+    raised_by = None
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if not path.is_file():  # made by a decorator, or frozen
+            continue
+        path = path.resolve()
+        if any(path.is_relative_to(folder) for folder in OURS):
+            raised_by = raised_by or path
+        elif not any(path.is_relative_to(folder) for folder in LIBRARIES):
+            return Blame(f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}", raised_by)
+    return Blame(None, raised_by)
