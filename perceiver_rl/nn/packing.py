@@ -40,7 +40,7 @@ CALL_COST = 512
 
 MAX_BUCKETS = 8
 
-LARGE = 256
+LARGE = 192
 """Rows of an average sample from which on each is taken by itself: there calls for each cost less than moving rows."""
 
 
