@@ -120,7 +120,7 @@ def measure(
         running = []
         for rival in rivals:
             if rival.takes(batch) is None:
-                left_out.append(f"{rival.name} where nothing is absent: it is perceiver-rl under another name")
+                left_out.append(f"{rival.name} where nothing is absent, or queries are no entities: it has nothing to pack")
                 continue
             most = MAX_PAIRS if case.fill == 1 else MAX_PAIRS_SPARSE
             if rival.quadratic and (case.series != "slots" or case.batch_size * case.entities**2 > most):

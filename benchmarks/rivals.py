@@ -42,6 +42,8 @@ class Rival:
     run: Run
     quadratic: bool = False
     """Whether its cost grows with the square of the entities."""
+    packs: bool = False
+    """Whether it runs on present entities alone, so that it needs some to be absent."""
     takes_rows: bool = False
     """Whether tokens, queries and answers are rows, one for each present entity, instead of padded batches."""
 
@@ -49,7 +51,7 @@ class Rival:
         """A padded batch in the form that it runs on; None if it does not run on this one."""
         tokens, mask, queries = batch
         if mask is None:  # packing needs something to leave out
-            return None if self.name in ("perceiver-rl-packed", "perceiver-rl-rows") else batch
+            return None if self.packs else batch
         if not self.takes_rows:
             return batch
         return (tokens[mask], mask, queries[mask]) if queries.shape[1] == mask.shape[1] else None
@@ -102,8 +104,8 @@ def _ours(num_latents: int) -> list[Rival]:
 
     return [
         Rival("perceiver-rl", perceiver, perceiver),
-        Rival("perceiver-rl-packed", perceiver, packed),
-        Rival("perceiver-rl-rows", perceiver, rows, takes_rows=True),
+        Rival("perceiver-rl-packed", perceiver, packed, packs=True),
+        Rival("perceiver-rl-rows", perceiver, rows, packs=True, takes_rows=True),
         Rival("perceiver-rl-transformer", transformer, transformer, quadratic=True),
     ]
 

@@ -312,6 +312,6 @@ def test_check_action__accepts_legal_options() -> None:
         ),
     ],
 )
-def test_check_action__says_who_chose_what_and_what_islegal_row(action: Any, message: str) -> None:
+def test_check_action__says_who_chose_what_and_what_is_legal(action: Any, message: str) -> None:
     with raises(message):
         SKIRMISH.check_action(skirmish(), action)

@@ -79,8 +79,8 @@ class ReadLayers:
 class Read(Protocol):
     """An order of the products of one cross-attention, in four steps.
 
-    All but `attend` treat each query, and all but that of "many queries" each input, by itself: they serve padded batches
-    and rows alike.
+    `project_queries` and `finish` treat each query by itself, so rows of a packed batch will do. `project_inputs`
+    treats each input by itself, but that of "many queries" wants a batch.
     """
 
     def project_queries(self, queries: Float[Tensor, "*rows query_dim"]) -> Float[Tensor, "*rows *projected"]:
@@ -140,7 +140,11 @@ def cheapest_form(shape: ReadShape, forms: Sequence[ReadForm]) -> ReadForm:
         "many queries": s.batch * s.inputs * attended * (s.input_dim + s.query_dim)
         + 2 * s.batch * (s.queries + SMALL_MATRIX) * s.heads * s.inputs * s.query_dim,
     }
-    return min(forms, key=costs.__getitem__)
+    cheapest = forms[0]
+    for form in forms[1:]:  # and no `min`, which torch.compile cannot follow where sizes are symbols
+        if costs[form] < costs[cheapest]:
+            cheapest = form
+    return cheapest
 
 
 class PlainRead:

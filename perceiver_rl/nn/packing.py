@@ -10,9 +10,9 @@ names, is packed into 5 rows, sample by sample::
                              4 ─ sample 2, slot 2
 
 Layers that treat each entity by itself (embeddings, norms, MLPs) run over the rows as they are. Attention
-needs to know which rows belong together. Where samples are large each is taken by itself, as the part of the
-rows that it is. Small ones of similar counts are put side by side into *buckets*, each padded to its own
-longest sample only::
+needs to know which rows belong together. A few large samples are taken one by one, as the parts of the rows
+that they are. Others of similar counts are put side by side into *buckets*, each padded to its own longest
+sample only::
 
     bucket of samples [2]      rows 2 3 4
     bucket of samples [0, 1]   rows 0 1
@@ -41,7 +41,7 @@ CALL_COST = 512
 MAX_BUCKETS = 8
 
 LARGE = 192
-"""Rows of an average sample from which on each is taken by itself: there calls for each cost less than moving rows."""
+"""Rows of an average sample from which on a few samples are taken one by one: calls for each cost less than moving rows."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,14 @@ class Packing:
         Args:
             mask: True = present.
             call_cost: Slots that one more bucket must save.
-            max_buckets: How many buckets at most, of small samples.
-            large: Rows of an average sample from which on each is a bucket by itself.
+            max_buckets: How many buckets at most.
+            large: Rows of an average sample from which on each is a bucket by itself, on a CPU, if there are no more samples
+                than buckets may be and none is empty.
         """
         if not mask.shape[0]:
             raise ValueError("mask: got a batch of no samples, expected at least one")
         counts = mask.sum(dim=1).cpu().numpy()
-        if counts.mean() >= large:
+        if len(counts) <= max_buckets and counts.mean() >= large and counts.min() > 0 and mask.is_cpu:
             samples = torch.arange(len(counts), device=mask.device).unsqueeze(1)
             buckets = [Bucket(sample, int(count), None) for sample, count in zip(samples, counts, strict=True)]
             return cls(mask, tuple(buckets), moves_rows=False)
@@ -161,7 +162,7 @@ class Packing:
 
     def unpack(self, rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "batch slots dim"]:
         """Put rows back to where they stood, with zeros in absent slots."""
-        return _take(rows, self.row_at, self.positions).unflatten(0, self.shape)
+        return _take(rows, self.row_at, self.positions, holes=True).unflatten(0, self.shape)
 
     def rows_of(self, slots: slice) -> SlotRows:
         """The rows that stand in some of the slots, e.g. those of one entity type."""
@@ -177,7 +178,7 @@ class Packing:
     def spread(self, rows: Float[Tensor, "rows *dim"]) -> list[Float[Tensor, "_ _ *dim"]]:
         """Show rows bucket by bucket, with zeros in slots without a row."""
         sizes = [len(bucket.samples) * bucket.length for bucket in self.buckets]
-        shown = rows if self._shown is None else _take(rows, self._shown, self._place)
+        shown = rows if self._shown is None else _take(rows, self._shown, self._place, holes=True)
         return [
             part.unflatten(0, (len(bucket.samples), bucket.length))
             for part, bucket in zip(shown.split(sizes), self.buckets, strict=True)
@@ -190,6 +191,8 @@ class Packing:
 
     def by_bucket(self, per_sample: Shaped[Tensor, "batch *rest"]) -> list[Shaped[Tensor, "_ *rest"]]:
         """Share out to the buckets what there is for each sample."""
+        if len(per_sample) != self.shape[0]:
+            raise ValueError(f"packing: got {len(per_sample)} samples, expected {self.shape[0]}, as many as were packed")
         shared = per_sample if self._shown is None else _take(per_sample, self._samples, self._sample_order)
         return list(shared.split([len(bucket.samples) for bucket in self.buckets]))
 
@@ -221,28 +224,30 @@ class Packed:
 
 
 class _Take(torch.autograd.Function):
-    """Rows by an index that names none twice and may name the row past the last, which is zeros.
+    """Rows by an index that names none twice and, if it has `holes`, may name the row past the last, which is zeros.
 
     Its gradient is taken in the same way, by the inverse index. Autograd's own backward of indexing adds up,
     slot by slot, for the case that one row was taken twice.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, index: Tensor, inverse: Tensor | None) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, index: Tensor, inverse: Tensor | None, holes: bool) -> Tensor:
         ctx.num_rows = len(rows)
         ctx.save_for_backward(*((index,) if inverse is None else (index, inverse)))
-        if len(index) > len(rows):  # no row is named twice, so some of these name the one past the last
+        if holes:
             rows = torch.cat([rows, rows.new_zeros(1, *rows.shape[1:])])
         return rows.index_select(0, index)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        index, *inverse = ctx.saved_tensors
-        return _take(gradients[0], inverse[0] if inverse else _inverse(index, ctx.num_rows), index), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        index, *given = ctx.saved_tensors
+        inverse = given[0] if given else _inverse(index, ctx.num_rows)
+        # No row is named twice, so some rows are not named at all where there are more of them.
+        return _take(gradients[0], inverse, index, holes=len(inverse) > len(index)), None, None, None
 
 
-def _take(rows: Tensor, index: Tensor, inverse: Tensor | None = None) -> Tensor:
-    return _Take.apply(rows, index, inverse)  # type: ignore[no-untyped-call]
+def _take(rows: Tensor, index: Tensor, inverse: Tensor | None = None, *, holes: bool = False) -> Tensor:
+    return _Take.apply(rows, index, inverse, holes)  # type: ignore[no-untyped-call]
 
 
 def pick_rows(rows: Float[Tensor, "rows *rest"], positions: Int[Tensor, " some"]) -> Float[Tensor, "some *rest"]:

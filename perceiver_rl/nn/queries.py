@@ -184,6 +184,11 @@ class QueryArray(nn.Module):
         if not parts:
             raise ValueError("parts: got none, expected at least one")
         for name, part in parts.items():
+            if not name or "." in name or hasattr(nn.ModuleDict, name) or hasattr(nn.ParameterDict, name):
+                raise ValueError(
+                    f"parts: got the name {name!r}, expected one that is not empty, has no dot and that torch's "
+                    "ModuleDict has no use for"
+                )
             if part.dim > dim:
                 raise ValueError(f"parts: got {name!r} of width {part.dim}, expected at most the array's width {dim}")
         self.dim = dim

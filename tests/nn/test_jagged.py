@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from perceiver_rl.nn import CrossAttention, Packing, SelfAttention
+from perceiver_rl.nn import CrossAttention, Packed, Packing, SelfAttention
 
 # PyTorch calls its jagged tensors a prototype, once in each process; its CPU path says so of nested ones.
 pytestmark = pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
@@ -54,3 +54,24 @@ def test_self_attention__reads_jagged_what_it_reads_padded(inputs: tuple[Tensor,
     answers = block._answer(packed.values, block._read_jagged(packed))
     torch.testing.assert_close(answers, block(entities, mask)[mask])
     torch.testing.assert_close(block.forward_packed(packed).values, answers)
+
+
+def test_packed__takes_the_kernels_where_they_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Packed, "suits_kernels", property(lambda packed: packed.packing.shortest > 0))  # as if on CUDA
+    taken = []
+    for block_class in (CrossAttention, SelfAttention):
+        read = block_class._read_jagged
+        monkeypatch.setattr(
+            block_class, "_read_jagged", lambda self, *args, read=read: taken.append(type(self)) or read(self, *args)
+        )
+    reader, layer = CrossAttention(16, DIM, num_heads=4).double(), SelfAttention(DIM, num_heads=3).double()
+    queries = torch.randn(1, LATENTS, 16).double()
+    for empty, expected in ((False, [CrossAttention, SelfAttention]), (True, [])):
+        mask = torch.rand(BATCH, ENTITIES) < 0.5
+        mask[:, 0], mask[2] = True, not empty
+        entities = torch.randn(BATCH, ENTITIES, DIM).double()
+        packed = Packing.from_mask(mask).pack(entities)
+        torch.testing.assert_close(reader.read_packed(queries, packed), reader(queries, entities, mask))
+        torch.testing.assert_close(layer.forward_packed(packed).values, layer(entities, mask)[mask])
+        assert taken == expected
+        taken.clear()

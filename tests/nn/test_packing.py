@@ -1,6 +1,7 @@
 """Ragged batches: packed equals padded equals one by one, forward and backward, whatever is present."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from perceiver_rl.nn import EntityTransformer, Packing, PerceiverIO, build_encoder
+from perceiver_rl.nn import EntityTransformer, Packing, PerceiverIO, attention, build_encoder, pick_rows
+from perceiver_rl.nn.absorption import ReadForm, ReadShape
+from perceiver_rl.nn.packing import LARGE
 from tests.nn.conftest import ENCODERS, INPUT_DIM, QUERY_DIM
 
 SLOTS = 7
@@ -16,10 +19,32 @@ MASKS = st.lists(st.lists(st.booleans(), min_size=SLOTS, max_size=SLOTS), min_si
 
 
 def _plan(mask: Tensor, one_by_one: bool) -> Packing:
-    return Packing.from_mask(mask, call_cost=0, large=0.0 if one_by_one else math.inf)
+    if not one_by_one:
+        return Packing.from_mask(mask, call_cost=0, large=math.inf)
+    packing = Packing.from_mask(mask, call_cost=0, large=0, max_buckets=len(mask))
+    assert len(packing.buckets) == len(mask) or not mask.any(dim=1).all()  # only samples that are not empty
+    return packing
 
 
+ABSORBED = pytest.mark.usefixtures("order")
 PLANS = pytest.mark.parametrize("one_by_one", [False, True], ids=["in buckets", "one by one"])
+
+
+@pytest.fixture(params=["plain", "absorbed"])
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Every read takes the plain order of products, or never where there is another; which were taken.
+
+    For widths as small as here the plain one would always be the cheapest.
+    """
+    taken: set[str] = set()
+
+    def forced(shape: ReadShape, forms: Sequence[ReadForm]) -> ReadForm:
+        form = forms[0] if request.param == "plain" else forms[-1]
+        taken.add(form)
+        return form
+
+    monkeypatch.setattr(attention, "cheapest_form", forced)
+    return taken
 
 
 def _packed(
@@ -59,12 +84,28 @@ def test_packed__equals_padded_and_one_by_one(
 
 @pytest.mark.parametrize("name", ENCODERS)
 @PLANS
+def test_packed__equals_padded_in_every_order_of_products(name: str, one_by_one: bool, order: set[str]) -> None:
+    encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM).double()
+    mask, asked = torch.rand(5, SLOTS) < 0.5, torch.rand(5, 3) < 0.6
+    mask[2], asked[3] = one_by_one, one_by_one
+    mask[:, 0], asked[:, 0] = mask[:, 0] | one_by_one, asked[:, 0] | one_by_one
+    tokens, queries = torch.randn(5, SLOTS, INPUT_DIM).double(), torch.randn(5, 3, QUERY_DIM).double()
+    packed = _packed(encoder, tokens, mask, queries, asked, one_by_one)
+    if name == "perceiver":
+        assert order in ({"plain"}, {"many inputs", "many queries"})
+    torch.testing.assert_close(packed[asked], encoder(tokens, mask, queries)[asked])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@PLANS
+@ABSORBED
 def test_packed__has_the_gradients_of_padded(name: str, one_by_one: bool) -> None:
     torch.manual_seed(0)
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM).double()
     mask = torch.rand(5, SLOTS) < 0.5
-    mask[2] = False
+    mask[2] = one_by_one
     asked = torch.rand(5, 3) < 0.6
+    mask[:, 0], asked[:, 0] = mask[:, 0] | one_by_one, asked[:, 0] | one_by_one
     gradients = []
     for packs in (True, False):
         encoder.zero_grad()
@@ -81,6 +122,7 @@ def test_packed__has_the_gradients_of_padded(name: str, one_by_one: bool) -> Non
 @pytest.mark.parametrize("name", ENCODERS)
 @PLANS
 @pytest.mark.parametrize("slots", [SLOTS, 0])
+@ABSORBED
 def test_packed__is_finite_with_nothing_present_and_nobody_asking(name: str, one_by_one: bool, slots: int) -> None:
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
     nothing, everyone = torch.zeros(3, slots, dtype=torch.bool), torch.ones(3, 5, dtype=torch.bool)
@@ -98,6 +140,7 @@ def test_packed__is_finite_with_nothing_present_and_nobody_asking(name: str, one
 @pytest.mark.parametrize("name", ENCODERS)
 @PLANS
 @pytest.mark.parametrize("garbage", [torch.nan, torch.inf])
+@ABSORBED
 def test_packed__keeps_garbage_in_absent_slots_out_of_gradients(name: str, one_by_one: bool, garbage: float) -> None:
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
     mask, asked = torch.rand(5, SLOTS) < 0.5, torch.rand(5, 3) < 0.6
@@ -118,10 +161,12 @@ def test_packed__keeps_garbage_in_absent_slots_out_of_gradients(name: str, one_b
 
 @pytest.mark.parametrize("name", ENCODERS)
 @PLANS
+@ABSORBED
 def test_packed__runs_under_bfloat16_autocast(name: str, one_by_one: bool) -> None:
     encoder = build_encoder(ENCODERS[name](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
     mask, asked = torch.rand(5, SLOTS) < 0.5, torch.rand(5, 3) < 0.6
-    mask[2], asked[3] = False, False
+    mask[2], asked[3] = one_by_one, one_by_one
+    mask[:, 0], asked[:, 0] = mask[:, 0] | one_by_one, asked[:, 0] | one_by_one
     inputs = torch.randn(5, SLOTS, INPUT_DIM), mask, torch.randn(5, 3, QUERY_DIM)
     with torch.autocast("cpu", torch.bfloat16):
         answers = _packed(encoder, *inputs, asked, one_by_one)
@@ -208,13 +253,22 @@ def test_packing__joins_rows_of_parts_of_the_slots() -> None:
     assert torch.equal(joined.values, packing.pack(values).values)
 
 
-def test_packing__takes_large_samples_one_by_one() -> None:
-    mask = torch.arange(6) < torch.tensor([[2], [6], [0], [4]])  # 3 on average
+def test_packing__takes_a_few_large_samples_one_by_one() -> None:
+    mask = torch.arange(6) < torch.tensor([[2], [6], [1], [3]])  # 3 on average
     alone = Packing.from_mask(mask, large=3)
     assert [bucket.samples.tolist() for bucket in alone.buckets] == [[0], [1], [2], [3]]
-    assert [bucket.length for bucket in alone.buckets] == [2, 6, 0, 4]
+    assert [bucket.length for bucket in alone.buckets] == [2, 6, 1, 3]
     assert alone.num_slots == alone.num_rows  # nothing is padded
-    assert len(Packing.from_mask(mask, large=3.5, call_cost=100).buckets) == 1
+    others = {"large": 3.5}, {"large": 3, "max_buckets": 3}
+    assert all(len(Packing.from_mask(mask, call_cost=100, **other).buckets) == 1 for other in others)
+    mask[2] = False  # empty
+    assert len(Packing.from_mask(mask, large=1, call_cost=100).buckets) == 1
+
+
+@pytest.mark.parametrize(("rows", "buckets"), [(LARGE, 3), (LARGE - 1, 1)])
+def test_packing__knows_what_is_large(rows: int, buckets: int) -> None:
+    mask = torch.arange(2 * LARGE) < torch.tensor([[rows - 9], [rows], [rows + 9]])
+    assert len(Packing.from_mask(mask).buckets) == buckets
 
 
 def test_packing__puts_samples_of_equal_counts_into_one_bucket_without_a_mask() -> None:
@@ -234,6 +288,19 @@ def test_packing__wants_the_batch_that_it_was_made_for() -> None:
     packing = Packing.from_mask(torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"^pack: got a batch of 2 samples of 4 slots, expected 2 of 3$"):
         packing.pack(torch.zeros(2, 4, 5))
+
+
+def test_packed__wants_queries_of_as_many_samples_as_there_are_memories() -> None:
+    encoder = build_encoder(ENCODERS["perceiver"](0.0), input_dim=INPUT_DIM, query_dim=QUERY_DIM)
+    memory = encoder.read(torch.randn(5, SLOTS, INPUT_DIM))
+    queries = Packing.from_mask(torch.ones(3, 2, dtype=torch.bool)).pack(torch.randn(3, 2, QUERY_DIM))
+    with pytest.raises(ValueError, match=r"^packing: got 5 samples, expected 3, as many as were packed$"):
+        encoder.decode_packed(memory, queries)
+
+
+def test_pick_rows__wants_rows_that_are_there() -> None:
+    with pytest.raises(IndexError):
+        pick_rows(torch.randn(4, 2), torch.arange(5))
 
 
 def test_packing__knows_its_shortest_and_longest_sample() -> None:

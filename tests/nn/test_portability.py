@@ -65,8 +65,11 @@ from perceiver_rl.nn import EntityTransformerConfig, PerceiverIOConfig, build_en
 for config in (PerceiverIOConfig(), EntityTransformerConfig()):
     encoder = build_encoder(config, input_dim=5, query_dim=14)
     inputs = torch.randn(3, 11, 5), torch.rand(3, 11) < 0.5, torch.randn(3, 7, 14)
-    compiled = torch.compile(encoder, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(*inputs), encoder(*inputs))
+    for dynamic in (None, True):  # None: sizes become symbols once they change
+        compiled = torch.compile(encoder, fullgraph=True, backend="eager", dynamic=dynamic)
+        torch.testing.assert_close(compiled(*inputs), encoder(*inputs))
+        others = torch.randn(2, 40, 5), torch.rand(2, 40) < 0.5, torch.randn(2, 9, 14)
+        torch.testing.assert_close(compiled(*others), encoder(*others))
 """
 
 

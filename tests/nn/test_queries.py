@@ -122,6 +122,8 @@ def test_decode_in_chunks__equals_one_call(chunk_size: int) -> None:
 def test_queries__say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"^parts: got none, expected at least one$"):
         QueryArray(DIM, {})
+    with pytest.raises(ValueError, match=r"^parts: got the name 'items', expected one that is not empty"):
+        QueryArray(14, {"items": LearnedQueries(1, 14)})
     with pytest.raises(ValueError, match=r"^parts: got 'value' of width 15, expected at most the array's width 14$"):
         QueryArray(DIM, {"value": LearnedQueries(1, 15)})
     with pytest.raises(ValueError, match=r"^queries: got inputs for 'unit', expected some of value, units, tasks, pixels$"):
