@@ -7,6 +7,7 @@ families that are not used need not be installed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from gymnasium import Env
 from gymnasium.vector import VectorEnv
 
 from perceiver_rl.configuration import unknown_name
-from perceiver_rl.environments import load
+from perceiver_rl.environments import load, with_options
 
 
 @dataclass(frozen=True)
@@ -62,21 +63,21 @@ def make_vec(name: str, num_envs: int, **options: Any) -> VectorEnv[Any, Any, An
         ImportError: If the family's extra is not installed; the message says what to install.
     """
     family, member = _find(name)
-    vector_env: VectorEnv[Any, Any, Any] = load(_form(name, family, "vector_env"))(member, num_envs, **options)
+    vector_env: VectorEnv[Any, Any, Any] = _maker(name, family, "vector_env", member, num_envs)(**options)
     return vector_env
 
 
 def make(name: str, **options: Any) -> Env[Any, Any]:
     """Build a single environment; arguments and errors as for `make_vec`."""
     family, member = _find(name)
-    env: Env[Any, Any] = load(_form(name, family, "env"))(member, **options)
+    env: Env[Any, Any] = _maker(name, family, "env", member)(**options)
     return env
 
 
 def make_parallel(name: str, **options: Any) -> Any:
     """Build a PettingZoo parallel environment; arguments and errors as for `make_vec`."""
     family, member = _find(name)
-    return load(_form(name, family, "parallel_env"))(member, **options)
+    return _maker(name, family, "parallel_env", member)(**options)
 
 
 def names(form: str | None = None) -> list[str]:
@@ -109,6 +110,10 @@ def _find(name: str) -> tuple[Family, str]:
 
 FORMS = {"vector_env": "make_vec", "env": "make", "parallel_env": "make_parallel"}
 """What makes which form."""
+
+
+def _maker(name: str, family: Family, form: str, *given: Any) -> Callable[..., Any]:
+    return with_options(load(_form(name, family, form)), f"environment {name!r}", *given)
 
 
 def _form(name: str, family: Family, form: str) -> str:

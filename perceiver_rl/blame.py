@@ -20,20 +20,24 @@ class Blame:
 
     users: str | None
     """The last line of a user's own file that took part, as `file, line 12, in step: code`."""
+    innermost: str | None
+    """The line that raised it, be it in a library, in the same form."""
     raised_by: Path | None
     """Our own file that raised it; None if it comes from the user's line."""
 
 
 def blame(error: BaseException) -> Blame:
     """Find out where an error comes from."""
-    raised_by = None
+    raised_by = innermost = None
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
         if not path.is_file():  # made by a decorator, or frozen
             continue
         path = path.resolve()
+        line = f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}"
+        innermost = innermost or line
         if any(path.is_relative_to(folder) for folder in OURS):
             raised_by = raised_by or path
         elif not any(path.is_relative_to(folder) for folder in LIBRARIES):
-            return Blame(f"{frame.filename}, line {frame.lineno}, in {frame.name}: {frame.line}", raised_by)
-    return Blame(None, raised_by)
+            return Blame(line, innermost, raised_by)
+    return Blame(None, innermost, raised_by)

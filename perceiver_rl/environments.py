@@ -48,7 +48,7 @@ def make_vector_env(env: str, num_envs: int, **options: Any) -> VectorEnv[Any, A
         envs = zip(members, envs_of_each(num_envs, len(members)), strict=True)
         return MixedVectorEnv({member: make_vector_env(member, share, **options) for member, share in envs})
     if ":" in env:
-        return load(env)(num_envs=num_envs, **options)
+        return with_options(load(env), f"environment {env!r}", num_envs=num_envs)(**options)
     return registry(DEFAULT_REGISTRY, f"environment {env!r}")(env, num_envs, **options)
 
 
@@ -117,8 +117,28 @@ def make_parallel_env(env: str, **options: Any) -> Any:
         ImportError: If a package that the environment needs is not installed; the message says which.
     """
     if ":" in env:
-        return load(env)(**options)
+        return with_options(load(env), f"environment {env!r}")(**options)
     return registry(PARALLEL_REGISTRY, f"environment {env!r}")(env, **options)
+
+
+def with_options(factory: Callable[..., Any], what: str, *given: Any, **named: Any) -> Callable[..., Any]:
+    """What makes something from options, and says so where it does not take them.
+
+    Args:
+        factory: Called with the rest and the options.
+        what: What it makes, for the message.
+        given: What it is given in any case.
+        named: The same by name.
+    """
+
+    def make(**options: Any) -> Any:
+        try:
+            inspect.signature(factory).bind(*given, **named, **options)
+        except TypeError as error:
+            raise ValueError(f"{what}: got options {options}, expected those that it takes: {error}") from error
+        return factory(*given, **named, **options)
+
+    return make
 
 
 def registry(import_string: str, asked: str) -> Callable[..., Any]:

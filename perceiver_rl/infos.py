@@ -50,6 +50,20 @@ def only_info(infos: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def won_in(info: Mapping[str, Any]) -> bool | None:
+    """What an episode's last info tells of winning; None if it does not.
+
+    Raises:
+        ValueError: If it is neither true nor false: -1 for a loss would count as a win.
+    """
+    won = info.get(WON)
+    if won is None:
+        return None
+    if np.ndim(won) or won not in (0, 1):
+        raise ValueError(f"info {WON!r}: got {won!r}, expected True or False")
+    return bool(won)
+
+
 def numbers_in(info: Mapping[str, Any]) -> dict[str, float]:
     """The numbers among an info's values, booleans included; everything else is left out."""
     return {key: float(value) for key, value in info.items() if isinstance(value, (bool, int, float, np.bool_, np.number))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from perceiver_rl.blame import blame
-from perceiver_rl.entities import ACTION_MASK, EntitySchema, schema_of
+from perceiver_rl.entities import ACTION_MASK, EntitySchema, Observation, schema_of
 from perceiver_rl.environments import (
     make_parallel_env,
     make_vector_env,
@@ -99,7 +99,10 @@ def _blaming(env: str, where: str, returns: str | None = None) -> Iterator[None]
         if came_from.users is None and (ours or returns is None):
             raise  # of an environment of ours, or of none; it says what is wrong
         message = f"environment {env!r}, {where}: {error if ours else f'{type(error).__name__}: {error}'}"
-        message += f"\n  {came_from.users}" if came_from.users else f"; expected {returns}"
+        if came_from.users is None and "unpack" in str(error):  # of what was returned, here or in gymnasium
+            message += f"; expected {returns}"
+        else:
+            message += f"\n  {came_from.users or came_from.innermost}"
         raise ValueError(message) from error
 
 
@@ -125,19 +128,52 @@ def _play_trial(env: str, options: dict[str, Any], seed: int) -> EntitySchema:
 def _play_parallel_trial(env: str, options: dict[str, Any], seed: int) -> dict[str, EntitySchema]:
     with _blaming(env, "when it was made"):
         parallel_env = make_parallel_env(env, **options)
-    schemas = {agent: schema_of(parallel_env.observation_space(agent)) for agent in require_possible_agents(parallel_env)}
+        schemas = {
+            agent: schema_of(parallel_env.observation_space(agent)) for agent in require_possible_agents(parallel_env)
+        }
     rng = np.random.default_rng(seed)
-    with _blaming(env, "reset", PARALLEL_RESET):
-        observations, _ = parallel_env.reset(seed=seed)
+    observations = _reset(parallel_env, env, schemas, seed)
     for step in range(TRIAL_STEPS):
         actions = {}
         for agent in parallel_env.agents:
-            schemas[agent].check(observations[agent])
             legal = observations[agent][ACTION_MASK]
             actions[agent] = np.where(legal, rng.random(legal.shape), 0.0).argmax(axis=-1)
-        with _blaming(env, f"step {step + 1}", PARALLEL_STEP):
-            observations, _, _, _, _ = parallel_env.step(actions)
+        where = f"step {step + 1}"
+        with _blaming(env, where, PARALLEL_STEP):
+            observations, rewards, terminated, truncated, infos = parallel_env.step(actions)
+        _require_of_each(actions, env, where, rewards=rewards, terminations=terminated, truncations=truncated, infos=infos)
+        _check(parallel_env, env, where, observations, schemas)
         if not parallel_env.agents:
-            observations, _ = parallel_env.reset()
+            observations = _reset(parallel_env, env, schemas, None)
     parallel_env.close()
     return schemas
+
+
+def _reset(parallel_env: Any, env: str, schemas: Mapping[str, EntitySchema], seed: int | None) -> dict[str, Observation]:
+    with _blaming(env, "reset", PARALLEL_RESET):
+        observations, infos = parallel_env.reset(seed=seed)
+    _require_of_each({}, env, "reset", infos=infos)
+    _check(parallel_env, env, "reset", observations, schemas)
+    found: dict[str, Observation] = observations
+    return found
+
+
+def _check(parallel_env: Any, env: str, where: str, observations: Any, schemas: Mapping[str, EntitySchema]) -> None:
+    """Everybody alive is shown something, and it keeps the contract."""
+    _require_of_each(parallel_env.agents, env, where, observations=observations)
+    for agent in parallel_env.agents:
+        schemas[agent].check(observations[agent])
+
+
+def _require_of_each(agents: Iterable[str], env: str, where: str, **returned: Any) -> None:
+    """Raise if something that was returned is no mapping with an entry for each of these agents."""
+    for name, values in returned.items():
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"environment {env!r}, {where}: got {name} of type {type(values).__name__}, expected a dict by agent"
+            )
+        missing = [agent for agent in agents if agent not in values]
+        if missing:
+            raise ValueError(
+                f"environment {env!r}, {where}: got no {name} of {missing[0]!r}, expected an entry for each agent"
+            )

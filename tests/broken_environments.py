@@ -64,3 +64,32 @@ def make_parallel_forgetful() -> Any:
     step = env.step
     env.step = lambda actions: step(actions)[:4]
     return env
+
+
+def make_parallel_bare() -> Any:
+    """A multi-agent environment of an old form, whose `reset` returns observations alone."""
+    env = make_deliveries()
+    reset = env.reset
+    env.reset = lambda seed=None, options=None: reset(seed=seed, options=options)[0] | {"another": None}
+    return env
+
+
+def make_parallel_blind() -> Any:
+    """A multi-agent environment that shows one agent nothing."""
+    env = make_deliveries()
+    step = env.step
+
+    def blind(actions: Any) -> Any:
+        observations, *others = step(actions)
+        return {agent: each for agent, each in observations.items() if agent != "courier_0"}, *others
+
+    env.step = blind
+    return env
+
+
+def make_parallel_silent() -> Any:
+    """A multi-agent environment without infos."""
+    env = make_deliveries()
+    step = env.step
+    env.step = lambda actions: (*step(actions)[:4], None)
+    return env

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perceiver_rl.infos import info_of, numbers_in, only_info
+from perceiver_rl.infos import info_of, numbers_in, only_info, won_in
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,15 @@ def test_only_info__is_of_one_environment_and_of_pythons_own_numbers() -> None:
     assert (type(info["won"]), type(info["allies_left"])) == (bool, int)
     assert info["units"]["kind"].tolist() == ["marine", ""]
     assert info["units"]["kills"].tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize(("told", "won"), [(True, True), (np.bool_(False), False), (1, True), (0.0, False), (None, None)])
+def test_won_in__is_true_false_or_untold(told: object, won: bool | None) -> None:
+    assert won_in({"won": told}) is won
+    assert won_in({}) is None
+
+
+@pytest.mark.parametrize("told", [-1, 0.5, np.nan, "yes", np.array([True, False])])
+def test_won_in__takes_no_score_for_a_win(told: object) -> None:
+    with pytest.raises(ValueError, match=r"info 'won': got .*, expected True or False"):
+        won_in({"won": told})

@@ -1,10 +1,12 @@
 """The trial of an environment says whose mistake it found, and where."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from perceiver_rl.blame import blame
+from perceiver_rl.blame import LIBRARIES, blame
+from perceiver_rl.environments import make_parallel_env, make_vector_env
 from perceiver_rl.trial import _play_parallel_trial, _play_trial, try_environment
 
 BROKEN = "tests.broken_environments"
@@ -58,3 +60,33 @@ def test_blame__is_nobodys_for_an_error_of_ours() -> None:
     assert found.raised_by.name == "registry.py"
     assert found.users is not None  # this test's own line, which called
     assert "test_trial.py" in found.users
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("bare", "reset: got infos of type str, expected a dict by agent"),
+        ("blind", "step 1: got no observations of 'courier_0', expected an entry for each agent"),
+        ("silent", "step 1: got infos of type NoneType, expected a dict by agent"),
+    ],
+)
+def test_parallel_trial__says_what_each_agent_needs(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _play_parallel_trial(f"{BROKEN}:make_parallel_{name}", {}, 0)
+
+
+def test_trial__names_the_line_of_an_installed_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("perceiver_rl.blame.LIBRARIES", (*LIBRARIES, Path(__file__).resolve().parent))
+    message = _refused("make_arithmetic")
+    assert "expected (observation" not in message  # which is not what is wrong
+    assert "broken_environments.py, line" in message
+
+
+def test_make__says_which_options_an_environment_does_not_take() -> None:
+    for name in ("task/xor", "magent/battle-16", f"{BROKEN}:make_bare"):
+        with pytest.raises(
+            ValueError, match=rf"environment '{name}': got options .*, expected those that it takes: .*'foo'"
+        ):
+            make_vector_env(name, 2, foo=3)
+    with pytest.raises(ValueError, match=r"environment 'kaz/default': got options .*'foo'|got an unexpected keyword"):
+        make_parallel_env(f"{BROKEN}:make_parallel_bare", foo=3)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from envs.tasks.base import TaskEnv, TaskVectorEnv
 from perceiver_rl.configuration import unknown_name
-from perceiver_rl.environments import load
+from perceiver_rl.environments import load, with_options
 
 if TYPE_CHECKING:
     from perceiver_rl.evaluation.agent import Agent  # which needs torch; a task does not
@@ -55,7 +55,7 @@ def make_vec(name: str, num_envs: int, **options: Any) -> TaskVectorEnv:
     Raises:
         ValueError: If there is no such task; the message lists the known ones.
     """
-    env: TaskVectorEnv = load(_task(name).env)(num_envs, **options)
+    env: TaskVectorEnv = with_options(load(_task(name).env), f"environment 'task/{name}'", num_envs)(**options)
     return env
 
 

@@ -27,6 +27,9 @@ MAX_CHOICES = 2**26
 """Actors times options, and actors times slots: the sizes of an observation's masks."""
 MAX_SETTING = 65_536
 """Any whole number of the configuration: widths, latents, heads, …"""
+MAX_WORK = 2**30
+"""Weights of attention that one pass over one observation computes: pairs of what reads and what is read, times heads."""
+
 MAX_LAYERS = 1_024
 """Layers that one pass goes through."""
 
@@ -173,14 +176,20 @@ def require_bounded(schema: EntitySchema, config: EntityPolicyConfig) -> None:
     """
     _require_bounded_settings(to_mapping(config), "config")
     perceiver, transformer = config.perceiver, config.transformer
-    layers = transformer.num_layers
+    queries, slots = schema.max_actors + schema.max_entities + 1, schema.max_entities
     if config.encoder == "perceiver":
-        layers = perceiver.num_blocks * (perceiver.num_self_attends_per_block + 1)
+        latents, layers = perceiver.num_latents, perceiver.num_blocks * (perceiver.num_self_attends_per_block + 1)
+        heads = max(perceiver.num_cross_attend_heads, perceiver.num_self_attend_heads, perceiver.num_decoder_heads)
+        pairs = latents * layers * (latents + slots) + queries * latents
+    else:
+        layers, heads = transformer.num_layers, max(transformer.num_heads, transformer.num_decoder_heads)
+        pairs = (slots * layers + queries) * slots
     for name, got, limit in (
         ("layers that one pass goes through", layers, MAX_LAYERS),
         ("slots of all entity types (max_count)", schema.max_entities, MAX_SLOTS),
         ("actors times options", schema.max_actors * schema.num_options, MAX_CHOICES),
         ("actors times slots", schema.max_actors * schema.max_entities, MAX_CHOICES),
+        ("attention weights of one pass", pairs * heads, MAX_WORK),
     ):
         if got > limit:
             raise ValueError(f"{name}: got {got:,}, expected at most {limit:,} in a bundle")

@@ -34,7 +34,7 @@ def evaluate(
             help="Episodes for each policy and mode, rounded up so that all environments play equally many.", min=1
         ),
     ] = 256,
-    seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.", min=0)] = 0,
     against: Annotated[
         str,
         typer.Option(

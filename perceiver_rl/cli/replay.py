@@ -21,7 +21,7 @@ def replay(
         typer.Option(help="Another environment than the one trained on; its schema may differ in numbers of slots alone."),
     ] = None,
     episodes: Annotated[int, typer.Option(help="Episodes to record.", min=1, max=32)] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of environments and sampled actions.", min=0)] = 0,
     greedy: Annotated[bool, typer.Option("--greedy/--sampled", help="The best option of each actor, or a draw.")] = True,
     out: Annotated[
         Path | None,

@@ -24,7 +24,7 @@ def train(
     env: Annotated[
         str | None, typer.Option(help="Another environment than the config's, e.g. smax/3s5z or my_module:make_env.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, environments and minibatches. Default: 0.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, environments, minibatches. Default: 0.", min=0)] = None,
     steps: Annotated[
         int | None, typer.Option(help="Length of the run in environment steps. Default: what the config says.", min=1)
     ] = None,

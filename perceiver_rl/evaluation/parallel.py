@@ -14,7 +14,8 @@ import numpy as np
 from perceiver_rl.entities import Observation
 from perceiver_rl.evaluation.agent import Agent
 from perceiver_rl.evaluation.rollout import EpisodeRecord, torch_threads_of
-from perceiver_rl.infos import numbers_in
+from perceiver_rl.infos import WON, numbers_in, won_in
+from perceiver_rl.rewards import require_finite
 from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
 
 RETURN_PER_AGENT = "return_per_agent"
@@ -48,7 +49,8 @@ def evaluate_parallel(
 
     Returns:
         The records, those of environment 0 first, each environment's in the order of time. The numbers of an episode are
-        those of each agent's last info, averaged over the agents that tell them.
+        those of each agent's last info, averaged over the agents that tell a finite one. It was won if all agents that tell
+        anything say so; None if they disagree, as opponents do.
 
     Raises:
         ValueError: If `episodes_per_env` is not positive, an agent has no policy, or a reward is not finite.
@@ -95,7 +97,7 @@ class _Game:
             self.observations, _ = self.env.reset(seed=self.seed)
         self.seed = None  # of the first episode only; the following ones go on from there
         self.returns = dict.fromkeys(self.env.agents, 0.0)
-        self.numbers: dict[str, dict[str, float]] = {}  # by agent, of its last info
+        self.infos: dict[str, dict[str, Any]] = {}  # the last one of each agent
         self.started = set(self.env.agents)
         self.length = 0
 
@@ -112,23 +114,32 @@ class _Game:
         with _telling_where(self.index, self.length + 1):
             self.observations, rewards, _, _, infos = self.env.step(actions)
             for agent, reward in rewards.items():
-                if not math.isfinite(reward):
-                    raise ValueError(f"reward of {agent!r}: got {reward}, expected a finite number")
+                require_finite(reward, f"reward of {agent!r}")
                 self.returns[agent] = self.returns.get(agent, 0.0) + float(reward)
         self.length += 1
-        self.numbers |= {agent: numbers_in(info) for agent, info in infos.items()}
+        self.infos |= infos
         self.started = set(self.env.agents) - before
         if self.env.agents:
             return False
         of_agents = list(self.returns.values())
-        told = {key for numbers in self.numbers.values() for key in numbers}
-        means = {key: fmean(each[key] for each in self.numbers.values() if key in each) for key in sorted(told)}
-        means[RETURN_PER_AGENT] = fmean(of_agents or [0.0])
-        self.records.append(EpisodeRecord(sum(of_agents), self.length, None, means))
+        wins = {won for info in self.infos.values() if (won := won_in(info)) is not None}
+        numbers = _means([numbers_in(info) for info in self.infos.values()]) | {RETURN_PER_AGENT: fmean(of_agents or [0.0])}
+        won = wins.pop() if len(wins) == 1 else None  # where one wins what the other loses, nobody's is the episode's
+        self.records.append(EpisodeRecord(sum(of_agents), self.length, won, numbers))
         self.left -= 1
         if self.left:
             self._begin()
         return True
+
+
+def _means(infos: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """By key, over those that tell a finite number."""
+    told: dict[str, list[float]] = {}
+    for info in infos:
+        for key, value in info.items():
+            if key != WON and math.isfinite(value):
+                told.setdefault(key, []).append(value)
+    return {key: fmean(values) for key, values in sorted(told.items())}
 
 
 def _choose(policies: Mapping[str, Agent], games: Sequence[_Game], greedy: bool) -> list[dict[str, Any]]:

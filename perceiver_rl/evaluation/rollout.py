@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.entities import EntitySchema, schema_of
 from perceiver_rl.evaluation.agent import Agent
-from perceiver_rl.infos import UNITS, WON, info_of, numbers_in
+from perceiver_rl.infos import UNITS, WON, info_of, numbers_in, won_in
+from perceiver_rl.rewards import require_finite
 from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
 
 
@@ -108,8 +109,7 @@ def _play(
         with _telling_where(env, step):
             schema.check(observation, (num_envs,))
             observation, reward, terminated, truncated, infos = env.step(agent.act(observation, started, greedy))
-            if not np.isfinite(reward).all():
-                raise ValueError(f"reward: got {reward[~np.isfinite(reward)][0]}, expected finite numbers")
+            require_finite(reward)
         rewards_so_far += np.where(resets, 0.0, reward)
         length += ~resets
         started, ended = resets, terminated | truncated
@@ -145,6 +145,5 @@ def torch_threads_of(count: int) -> Iterator[None]:
 
 
 def _record(total_reward: float, length: int, info: dict[str, Any]) -> EpisodeRecord:
-    numbers = numbers_in(info)
-    won = numbers.pop(WON, None)
-    return EpisodeRecord(total_reward, length, None if won is None else bool(won), numbers, info.get(UNITS, {}))
+    numbers = {key: value for key, value in numbers_in(info).items() if key != WON}
+    return EpisodeRecord(total_reward, length, won_in(info), numbers, info.get(UNITS, {}))

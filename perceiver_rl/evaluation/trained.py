@@ -12,6 +12,9 @@ from perceiver_rl.entities import EntitySchema
 from perceiver_rl.mixture import members_of
 from perceiver_rl.policy.entity_policy import EntityPolicy
 
+NOT_OPTIONS = ("env", "name", "num_envs", "render_mode")
+"""What a bundle has no say in."""
+
 MAX_OPTION = 10_000
 """The largest number that a bundle may give its environment as an option, such as how many units there are."""
 
@@ -113,10 +116,10 @@ def _modest(path: Path, env_config: dict[str, Any]) -> dict[str, Any]:
     """
     for key, value in env_config.items():
         small = isinstance(value, bool | str | None) or (isinstance(value, int | float) and abs(value) <= MAX_OPTION)
-        if not small or key == "render_mode":
+        if not small or key in NOT_OPTIONS:
             raise ValueError(
-                f"bundle {path}: got the environment's option {key}={str(value)[:40]!r}, expected a plain value, and no "
-                f"number beyond {MAX_OPTION:,}"
+                f"bundle {path}: got the environment's option {key}={str(value)[:40]!r}, expected a plain value, no "
+                f"number beyond {MAX_OPTION:,}, and none of {', '.join(NOT_OPTIONS)}"
             )
     return env_config
 

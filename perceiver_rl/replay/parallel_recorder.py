@@ -16,6 +16,7 @@ from perceiver_rl.infos import numbers_in
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.replay.recorder import Tape, Thought, frame_of, think
 from perceiver_rl.replay.recording import Episode, Recording
+from perceiver_rl.rewards import require_finite
 from perceiver_rl.scene import SCENE, Scene
 from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
 
@@ -83,6 +84,7 @@ def record_parallel(
                     if not lives or lives[-1].over:  # an agent that comes back begins an episode of its own
                         lives.append(Tape())
                     tape = lives[-1]
+                    require_finite(rewards[agent], f"reward of {agent!r}")
                     tape.add(_frame(schema, before[agent]), thought, float(rewards[agent]), row)
                     if terminated[agent] or truncated[agent]:
                         tape.end(_frame(schema, observations[agent]), numbers_in(infos.get(agent) or {}))

@@ -16,11 +16,12 @@ from torch import Tensor
 from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.entities import GLOBALS, VISIBILITY, EntitySchema, Observation, features_key, schema_of
 from perceiver_rl.evaluation.rollout import torch_threads_of
-from perceiver_rl.infos import WON, info_of, numbers_in
+from perceiver_rl.infos import WON, info_of, numbers_in, won_in
 from perceiver_rl.nn.capture import capture_attention
 from perceiver_rl.nn.perceiver_io import PerceiverIO
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.replay.recording import Episode, Recording
+from perceiver_rl.rewards import require_finite
 from perceiver_rl.scene import SCENE, Scene
 from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
 
@@ -82,6 +83,7 @@ def record(
             thought = think(policy, observation, greedy=greedy, generator=generator)
             before = observation
             observation, reward, terminated, truncated, infos = env.step(thought.options)
+            require_finite(reward)
             for index, tape in enumerate(tapes):
                 if not tape.over:
                     tape.add(frame_of(schema, before, index), thought, float(reward[index]), index)
@@ -197,7 +199,8 @@ class Tape:
         frames = {key: np.stack([frame[key] for frame in self.frames]) for key in self.frames[0]}
         thoughts = {key: np.stack([thought[key] for thought in self.thoughts]) for key in self.thoughts[0]}
         numbers = dict(self.numbers)
-        won = numbers.pop(WON, None)
+        won = won_in(numbers)
+        numbers.pop(WON, None)
         return Episode(
             name=name,
             features={each.name: frames[features_key(each.name)] for each in schema.entity_types},
@@ -211,6 +214,6 @@ class Tape:
             reward=np.array(self.rewards, np.float32),
             actors_to_memory=thoughts["actors_to_memory"],
             latents_to_tokens=thoughts.get("latents_to_tokens"),
-            won=None if won is None else bool(won),
+            won=won,
             info=numbers,
         )

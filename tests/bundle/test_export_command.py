@@ -145,6 +145,23 @@ def test_evaluate__runs_no_code_because_a_bundle_says_so(tmp_path: Path) -> None
     assert not exploded.exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"walls": 10**6}, "got the environment's option walls='1000000', expected a plain value, no number beyond"),
+        ({"walls": [1]}, "got the environment's option walls='[1]'"),
+        ({"render_mode": "human"}, "and none of env, name, num_envs, render_mode"),
+        ({"num_envs": 3}, "and none of env, name, num_envs, render_mode"),
+        ({"env": "a:b"}, "and none of env, name, num_envs, render_mode"),
+    ],
+)
+def test_evaluate__takes_plain_options_from_a_bundle_alone(option: dict[str, object], message: str, tmp_path: Path) -> None:
+    save_bundle(tmp_path / "bundle", make_policy(COURIERS), replace(PROVENANCE, env_config=option), onnx=False)
+    done = command("evaluate", tmp_path / "bundle", "--env", ENV)
+    assert done.exit_code == 2
+    assert message in done.stderr
+
+
 def test_evaluate__says_what_differs_in_another_environment(tmp_path: Path) -> None:
     schema = replace(COURIERS, verbs=("wait", "run"))
     save_bundle(tmp_path / "bundle", make_policy(schema), PROVENANCE, onnx=False)

@@ -165,6 +165,7 @@ def test_json__truncated_anywhere_fails_cleanly(bundle: Path) -> None:
         ),
         (_set("config", "perceiver", "num_self_attends_per_block", value=60_000), "layers that one pass goes through: got"),
         (_set("config", "perceiver", "num_blocks", value=60_000), "layers that one pass goes through: got 120,000"),
+        (_set("config", "perceiver", "num_latents", value=60_000), "attention weights of one pass: got"),
         (_set("config", "perceiver", "num_self_attends_per_block", value=500), r"tensor 'encoder\.blocks.*' is missing"),
         (_set("schema", "entity_types", 3, "max_count", value=10**9), r"slots of all entity types .*got 1,000,000,012"),
         (_set("schema", "entity_types", 0, "max_count", value=60_000), "actors times options: got"),

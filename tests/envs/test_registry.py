@@ -27,7 +27,7 @@ def test_make__passes_name_and_options_on() -> None:
     vector = make_vec("smax/5m_vs_6m", 7, enemy_attack_mode="random")
     assert isinstance(vector, SmaxVectorEnv)
     assert (vector.num_envs, vector.map_name) == (7, "5m_vs_6m")
-    with pytest.raises(TypeError, match="gravity"):
+    with pytest.raises(ValueError, match=r"'smax/5m_vs_6m': got options .*, expected those that it takes: .*'gravity'"):
         make_vec("smax/5m_vs_6m", 7, gravity=3)
 
 

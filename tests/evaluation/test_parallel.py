@@ -116,6 +116,32 @@ def test_evaluation__averages_the_numbers_of_each_agents_last_info(monkeypatch: 
     assert 1 < record.info["age"] < TIME_LIMIT
 
 
+@pytest.mark.parametrize(
+    ("told", "won"),
+    [((True, True), True), ((False, False), False), ((True, False), None), ((None, True), True), ((None, None), None)],
+)
+def test_evaluation__was_won_if_all_who_tell_agree(
+    told: tuple[bool | None, bool | None], won: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Deliveries.step
+
+    def telling(env: Deliveries, actions: Any) -> Any:
+        *others, infos = step(env, actions)
+        of = dict(zip(("courier_0", "courier_1"), told, strict=True))
+        return *others, {
+            agent: {"kills": np.nan if agent == "courier_0" else 3.0} | ({} if of.get(agent) is None else {"won": of[agent]})
+            for agent in infos
+        }
+
+    monkeypatch.setattr(Deliveries, "step", telling)
+    (record,) = evaluate_parallel(
+        {"courier": RandomAgent(COURIER)}, COURIERS, [make_deliveries()], episodes_per_env=1, seed=0, greedy=False
+    )
+    assert record.won is won
+    assert "won" not in record.info
+    assert record.info["kills"] == 3.0  # of those who tell a number
+
+
 def test_evaluation__wants_finite_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Deliveries.step
 
@@ -124,7 +150,7 @@ def test_evaluation__wants_finite_rewards(monkeypatch: pytest.MonkeyPatch) -> No
         return observations, dict.fromkeys(rewards, np.nan), *others
 
     monkeypatch.setattr(Deliveries, "step", broken)
-    with pytest.raises(ValueError, match="reward of 'courier_0': got nan, expected a finite number") as caught:
+    with pytest.raises(ValueError, match="reward of 'courier_0': got nan, expected finite numbers") as caught:
         evaluate_parallel(
             {"courier": RandomAgent(COURIER)}, COURIERS, [make_deliveries()], episodes_per_env=1, seed=0, greedy=False
         )
