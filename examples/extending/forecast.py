@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from perceiver_rl.entities import EntitySchema, features_key
 from perceiver_rl.policy.entity_policy import EntityPolicy, PolicyOutput
 from perceiver_rl.rllib import PerceiverRLModule, SquadPPOLearner
-from perceiver_rl.rllib.learner import KeepLossSteps
+from perceiver_rl.rllib.learners.keep_loss_steps import KeepLossSteps
 from perceiver_rl.rllib.metrics import AUXILIARY
 
 FORECAST, NEXT_SIZES = "forecast", "next_sizes"

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.utils import make_target_network
+from ray.rllib.core.rl_module.apis.inference_only_api import InferenceOnlyAPI
+from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS, TargetNetworkAPI
 from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
@@ -25,7 +28,7 @@ VALUE_CHUNK = 2048
 """Samples a forward pass where values of a whole train batch are wanted: bounds the memory that the pass takes."""
 
 
-class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
+class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, InferenceOnlyAPI):
     """One agent that commands a squad: an `EntityPolicy` for any environment whose observation space carries a schema.
 
     `model_config["perceiver_rl"]` holds the fields of `EntityPolicyConfig`, nested; an unknown key is an error. The schema
@@ -90,6 +93,25 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI):
         """What the loss is given as `fwd_out`, made from one forward pass; the two keys here have to be in it."""
         assert output.value is not None  # the loss needs it, so `_forward_train` asks for it
         return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(output), Columns.EMBEDDINGS: output.value}
+
+    def make_target_networks(self) -> None:
+        """A second policy, which follows the first at intervals; only learners that need one ask for it, such as APPO's."""
+        self.target_policy = make_target_network(self.policy)
+
+    def get_target_network_pairs(self) -> list[tuple[EntityPolicy, EntityPolicy]]:
+        """The policy and its target."""
+        return [(self.policy, self.target_policy)]
+
+    @torch.no_grad()
+    def forward_target(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The distribution inputs of the target policy for a train batch."""
+        actions = None if self.target_policy.sequence is None else batch[Columns.ACTIONS]
+        output = self.target_policy(batch[Columns.OBS], actions, with_value=False)
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: to_dist_inputs(output)}
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """What env runners have no use for, so that it is not sent to them."""
+        return ["target_policy"]
 
     def compute_values(self, batch: Mapping[str, Any], embeddings: Tensor | None = None) -> Float[Tensor, " batch"]:
         """Values of a batch: with gradients if `embeddings` are given, **without** if not.

@@ -18,6 +18,7 @@ import gymnasium
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.impala import IMPALA
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from torch.utils.tensorboard import SummaryWriter
@@ -26,7 +27,7 @@ from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.callbacks import VerbCounts
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
-from perceiver_rl.rllib.learner import SquadPPOLearner
+from perceiver_rl.rllib.learners import SquadLearner
 from perceiver_rl.rllib.metrics import ACTIONS, env_steps, flatten, verb_shares
 from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, model_text, models, schema_text, settings_text
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
@@ -35,6 +36,9 @@ from perceiver_rl.trial import try_environment, try_parallel_environment
 
 MAX_EMPTY_ITERATIONS = 3
 """Iterations without a single sample after which a run is given up: every env runner fails, again and again."""
+
+ASYNCHRONOUS_PATIENCE_S = 180.0
+"""An algorithm that does not wait for samples has iterations without any while env runners start. So long it may."""
 
 
 class TrainingError(RuntimeError):
@@ -93,8 +97,8 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
         raise ValueError(
             f"environment.env_config: {error}; expected what JSON can hold, for checkpoints to name it"
         ) from error
-    if isinstance(config.learner_class, type) and issubclass(config.learner_class, SquadPPOLearner):
-        SquadPPOLearner.settings(config)
+    if isinstance(config.learner_class, type) and issubclass(config.learner_class, SquadLearner):
+        config.learner_class.settings(config)
     present = config.callbacks_class
     config.callbacks([*(present if isinstance(present, list | tuple) else [present]), VerbCounts])
     config.copy(copy_frozen=False).validate()
@@ -269,6 +273,7 @@ def _loop(
 ) -> TrainingResult:
     total = recorder.run.settings.total_env_steps
     steps = env_steps({"env_runners": algorithm.metrics.peek("env_runners", default={})})
+    patience = ASYNCHRONOUS_PATIENCE_S if isinstance(algorithm, IMPALA) else 0.0
     next_checkpoint = steps + checkpoint_every
     empty_iterations = 0
     progress = Progress(steps, total, recorder.run.seconds_before, 0.0, {})
@@ -280,9 +285,9 @@ def _loop(
             seconds = recorder.run.seconds_before + time.perf_counter() - began
             if steps <= progress.env_steps:
                 empty_iterations += 1
-                if empty_iterations == MAX_EMPTY_ITERATIONS:
+                if empty_iterations >= MAX_EMPTY_ITERATIONS and seconds - progress.seconds >= patience:
                     raise TrainingError(
-                        f"no samples from the env runners in {MAX_EMPTY_ITERATIONS} iterations on end: each of them fails; "
+                        f"no samples from the env runners in {empty_iterations} iterations on end: each of them fails; "
                         "their errors are in the log above. Run with --env-runners 0 to see the first one as it is raised"
                     )
                 continue

@@ -9,7 +9,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from agents.presets import preset
 from perceiver_rl.rllib.callbacks import EpisodeOutcomes
 from perceiver_rl.rllib.env_runner import VectorEnvRunner
-from perceiver_rl.rllib.learner import SquadPPOLearner
+from perceiver_rl.rllib.learners import SquadPPOLearner
 from perceiver_rl.rllib.module import module_spec
 from perceiver_rl.rllib.registration import register_env
 

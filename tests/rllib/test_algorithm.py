@@ -13,7 +13,7 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
-from perceiver_rl.rllib.learner import SquadPPOLearner
+from perceiver_rl.rllib.learners import SquadPPOLearner
 from tests.rllib.conftest import MakeConfig
 
 pytestmark = pytest.mark.usefixtures("ray_local")

@@ -17,7 +17,8 @@ from torch.distributions import Categorical, kl_divergence
 
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.distribution import to_dist_inputs
-from perceiver_rl.rllib.learner import CLIP_FRACTION_KEY, KeepLossSteps, SquadPPOLearner
+from perceiver_rl.rllib.learners.keep_loss_steps import KeepLossSteps
+from perceiver_rl.rllib.learners.ppo import CLIP_FRACTION_KEY, SquadPPOLearner
 from perceiver_rl.rllib.module import PerceiverRLModule
 from tests.environments import COURIERS
 from tests.rllib.conftest import MakeConfig

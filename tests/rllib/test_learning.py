@@ -11,7 +11,7 @@ from torch import Tensor
 from agents.presets import preset
 from perceiver_rl.entities import Control
 from perceiver_rl.policy.entity_policy import EntityPolicyConfig
-from perceiver_rl.rllib.learner import SquadPPOLearner
+from perceiver_rl.rllib.learners import SquadPPOLearner
 from perceiver_rl.rllib.module import module_spec
 from tests.rllib.conftest import MakeConfig
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from perceiver_rl.entities import EntitySchema, EntityType
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info, load_policy, require_whole
-from perceiver_rl.rllib.learner import SquadPPOLearner
+from perceiver_rl.rllib.learners import SquadPPOLearner
 from perceiver_rl.rllib.metrics import flatten
 from perceiver_rl.rllib.multi_agent_env import ParallelMultiAgentEnv
 from perceiver_rl.rllib.run_folder import RunFolder

@@ -1,0 +1,90 @@
+"""What the learners of all algorithms share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.metrics import ALL_MODULES
+
+from perceiver_rl.configuration import from_mapping
+from perceiver_rl.rllib.determinism import leave_memory_unfilled
+
+UPDATE_KEY = "update_s"
+BATCH_KEY = "batch_s"
+GRADIENT_KEY = "gradient_s"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquadLearnerConfig:
+    """Settings of a `SquadLearner`, given as `config.learners(learner_config_dict={…})`.
+
+    Args:
+        ratio: What the policy's loss weighs and clips: the probability ratio of each actor, or that of the joint action as
+            RLlib does.
+    """
+
+    ratio: Literal["per_actor", "joint"] = "per_actor"
+
+
+class SquadLearner(TorchLearner):
+    """Settings, optimiser and clocks; a learner of an algorithm stands after it among the base classes."""
+
+    config_class: ClassVar[type[SquadLearnerConfig]] = SquadLearnerConfig
+
+    @classmethod
+    def settings(cls, config: AlgorithmConfig) -> Any:
+        """This learner's settings in a config, an instance of `config_class`.
+
+        Raises:
+            ValueError: If a key or value in `learner_config_dict` is not valid, or another setting of the config does not go
+                with this learner.
+        """
+        return from_mapping(cls.config_class, config.learner_config_dict, "learners.learner_config_dict")
+
+    def build(self) -> None:
+        """As RLlib does, with settings that are checked."""
+        leave_memory_unfilled()
+        self.squad = self.settings(self.config)  # first: RLlib's asynchronous learners begin their thread in `build`
+        self._gradient_s = 0.0
+        super().build()
+
+    def configure_optimizers_for_module(self, module_id: str, config: AlgorithmConfig = None) -> None:
+        """Adam as RLlib has it, but one call for all parameters instead of several for each."""
+        parameters = self.get_parameters(self.module[module_id])
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=torch.optim.Adam(parameters, fused=True),
+            params=parameters,
+            lr_or_lr_schedule=config.lr,
+        )
+
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Note when the update began."""
+        super().before_gradient_based_update(timesteps=timesteps)
+        self._update_began = time.perf_counter()
+        self._gradient_s = 0.0
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Log how long the update took, batch and value targets included."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        seconds = {UPDATE_KEY: time.perf_counter() - self._update_began, GRADIENT_KEY: self._gradient_s}
+        self.metrics.log_dict(seconds, key=ALL_MODULES, reduce="sum")
+
+    def _make_batch_if_necessary(self, training_data: Any) -> Any:
+        """As RLlib does, and log how long the learner's connectors took, value targets included."""
+        began = time.perf_counter()
+        batch = super()._make_batch_if_necessary(training_data)
+        self.metrics.log_value((ALL_MODULES, BATCH_KEY), time.perf_counter() - began, reduce="sum")
+        return batch
+
+    def _update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
+        """As RLlib does, and count the time: forward pass, loss, gradient, optimiser's step."""
+        began = time.perf_counter()
+        result = super()._update(batch, **kwargs)
+        self._gradient_s += time.perf_counter() - began
+        return result

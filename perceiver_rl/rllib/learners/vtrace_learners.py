@@ -1,0 +1,185 @@
+"""IMPALA and APPO for squads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
+from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLearner
+from ray.rllib.algorithms.ppo.ppo import LEARNER_RESULTS_KL_KEY, LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
+from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
+from ray.rllib.utils.torch_utils import explained_variance
+from torch import Tensor
+
+from perceiver_rl.policy.distribution import ActorCategorical
+from perceiver_rl.rllib.learners.choices import Choices, clipped_surrogate
+from perceiver_rl.rllib.learners.squad_learner import SquadLearner, SquadLearnerConfig
+from perceiver_rl.rllib.learners.vtrace import VTrace, vtrace
+from perceiver_rl.rllib.module import PerceiverRLModule
+
+RATIO_KEY = "mean_ratio"
+MAX_CORRECTION = 2.0
+"""Where APPO cuts off the probability of a choice when it was made over that under the target network, as RLlib does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VTraceLearnerConfig(SquadLearnerConfig):
+    """Settings of `SquadIMPALALearner` and `SquadAPPOLearner`.
+
+    Args:
+        standardize_advantages: Whether advantages get mean 0 and deviation 1 in each batch, as RLlib's PPO does and its
+            IMPALA does not.
+    """
+
+    standardize_advantages: bool = True
+
+
+class _VTraceLearner(SquadLearner):
+    """Value targets by V-trace, and what the two losses have in common.
+
+    **Which ratio where.** The value is that of the joint policy, so its targets are weighed by the ratio of the joint
+    action, cut off at 1: with any other they would be of no policy. The policy's gradient is a sum over actors, and an
+    actor's part of it is weighed by that actor's own ratio: the others' would only add variance, without bound as the
+    squad grows. This leaves a bias where others have changed since (their part of the correction is missing), as clipping
+    does, too. `ratio="joint"` weighs by the joint one there as well, which is RLlib's loss.
+    """
+
+    config_class = VTraceLearnerConfig
+
+    @classmethod
+    def settings(cls, config: AlgorithmConfig) -> VTraceLearnerConfig:
+        """As of `SquadLearner`; minibatches would cut chunks of episodes."""
+        if config.minibatch_size is not None:
+            raise ValueError(
+                f"training.minibatch_size: got {config.minibatch_size}, expected None: V-trace runs over whole chunks of "
+                "episodes, which minibatches cut"
+            )
+        if not config.vtrace:
+            raise ValueError("training.vtrace: got False, expected True; SquadPPOLearner trains without")
+        settings: VTraceLearnerConfig = super().settings(config)
+        return settings
+
+    def _choices(self, module: PerceiverRLModule, batch: dict[str, Any], inputs: Tensor) -> Choices:
+        """The batch's choices, as the policy of these distribution inputs sees them."""
+        distribution = module.get_train_action_dist_cls()
+        behaviour: ActorCategorical = distribution.from_logits(batch[Columns.ACTION_DIST_INPUTS]).per_actor
+        return Choices.of(distribution.from_logits(inputs).per_actor, behaviour, batch[Columns.ACTIONS])
+
+    def _vtrace(self, config: AlgorithmConfig, batch: dict[str, Any], values: Tensor, choices: Choices) -> VTrace:
+        """Value targets and advantages, the latter standardised if so wanted."""
+        counted = batch[Columns.LOSS_MASK].bool()
+        result = vtrace(
+            ratio=choices.joint_log_ratio.exp(),
+            rewards=batch[Columns.REWARDS].float(),
+            values=values,
+            terminated=batch[Columns.TERMINATEDS].bool(),
+            ends=~counted,
+            discount=config.gamma,
+            max_ratio=config.vtrace_clip_rho_threshold,
+        )
+        if not self.squad.standardize_advantages:
+            return result
+        of_loss = result.advantages[counted]
+        deviation = of_loss.std(correction=0).clamp(min=1e-4)
+        return VTrace(result.targets, (result.advantages - of_loss.mean()) / deviation)
+
+    def _loss(
+        self,
+        module_id: str,
+        config: AlgorithmConfig,
+        batch: dict[str, Any],
+        choices: Choices,
+        objective: Float[Tensor, " batch"],
+        values: Float[Tensor, " batch"],
+        targets: Float[Tensor, " batch"],
+        kl: Float[Tensor, " batch"] | None = None,
+    ) -> Tensor:
+        """The sum of policy loss, value loss, entropy bonus and KL penalty, over the steps that count."""
+        mask = batch[Columns.LOSS_MASK].float()
+
+        def mean(values: Float[Tensor, " batch"]) -> Tensor:
+            return (values * mask).sum() / mask.sum().clamp(min=1)
+
+        policy_loss = -mean(objective)
+        value_loss = 0.5 * mean((values - targets).square())
+        entropy = mean(choices.mean_over_actors(choices.current.entropy_per_actor()))
+        entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
+        loss = policy_loss + config.vf_loss_coeff * value_loss - entropy_coeff * entropy
+        counted = mask.bool()
+        numbers = {
+            POLICY_LOSS_KEY: policy_loss.detach(),
+            VF_LOSS_KEY: value_loss.detach(),
+            LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: explained_variance(targets[counted], values[counted].detach()),
+            ENTROPY_KEY: entropy.detach(),
+            RATIO_KEY: mean(choices.mean_over_actors(choices.log_ratio.detach().exp())),
+        }
+        self.metrics.log_dict(numbers, key=module_id, reduce="mean")
+        if kl is not None:
+            mean_kl = mean(kl)
+            loss = loss + self.curr_kl_coeffs_per_module[module_id] * mean_kl
+            self.metrics.log_value((module_id, LEARNER_RESULTS_KL_KEY), mean_kl.detach(), window=1)
+        return loss
+
+
+class SquadIMPALALearner(_VTraceLearner, IMPALATorchLearner):
+    """RLlib's asynchronous IMPALA with the importance ratio of each actor.
+
+    Source: Espeholt et al. 2018 (IMPALA). Differs in the ratios (see `_VTraceLearner`) and in V-trace, which here runs over
+    whole chunks of episodes (see `vtrace`).
+    """
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        """Policy gradient with truncated importance weights, value loss, entropy bonus."""
+        module = self.module[module_id].unwrapped()
+        values = module.compute_values(batch, embeddings=fwd_out[Columns.EMBEDDINGS])
+        choices = self._choices(module, batch, fwd_out[Columns.ACTION_DIST_INPUTS])
+        traced = self._vtrace(config, batch, values, choices)
+        limit = config.vtrace_clip_pg_rho_threshold
+        if self.squad.ratio == "per_actor":
+            weight = choices.log_ratio.detach().exp().clamp(max=limit)
+            objective = traced.advantages * choices.mean_over_actors(weight * choices.log_prob)
+        else:
+            weight = choices.joint_log_ratio.detach().exp().clamp(max=limit)
+            objective = traced.advantages * weight * choices.log_prob.sum(dim=1)
+        return self._loss(module_id, config, batch, choices, objective, values, traced.targets)
+
+
+class SquadAPPOLearner(_VTraceLearner, APPOTorchLearner):
+    """RLlib's asynchronous PPO with the clipped ratio of each actor.
+
+    The ratio that is clipped is that to the target network, which follows the policy at intervals; how far the policy that
+    acted was from the target network is corrected by V-trace.
+
+    Source: Espeholt et al. 2018 (V-trace), Luo et al. 2020 (IMPACT: the target network). Differs in the ratios (see
+    `_VTraceLearner`) and in V-trace, which here runs over whole chunks of episodes (see `vtrace`).
+    """
+
+    def compute_loss_for_module(
+        self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
+    ) -> Tensor:
+        """Clipped policy loss, value loss, entropy bonus, and a KL penalty if the config has one."""
+        module = self.module[module_id].unwrapped()
+        values = module.compute_values(batch, embeddings=fwd_out[Columns.EMBEDDINGS])
+        choices = self._choices(module, batch, fwd_out[Columns.ACTION_DIST_INPUTS])
+        old = self._choices(module, batch, module.forward_target(batch)[TARGET_NETWORK_ACTION_DIST_INPUTS])
+        traced = self._vtrace(config, batch, values, old)
+        limit = config.vtrace_clip_pg_rho_threshold
+        if self.squad.ratio == "per_actor":
+            weighted = traced.advantages.unsqueeze(1) * old.log_ratio.exp().clamp(max=limit)
+            ratio = (-old.log_ratio).exp().clamp(max=MAX_CORRECTION) * choices.log_ratio.exp()
+            objective = choices.mean_over_actors(clipped_surrogate(ratio, weighted, config.clip_param))
+        else:
+            weighted = traced.advantages * old.joint_log_ratio.exp().clamp(max=limit)
+            ratio = (-old.joint_log_ratio).exp().clamp(max=MAX_CORRECTION) * choices.joint_log_ratio.exp()
+            objective = clipped_surrogate(ratio, weighted, config.clip_param)
+        kl = None
+        if config.use_kl_loss:
+            kl = choices.mean_over_actors(old.current.kl_per_actor(choices.current))
+        return self._loss(module_id, config, batch, choices, objective, values, traced.targets, kl)
