@@ -1,6 +1,7 @@
 """APPO on SMAX 2s3z, centralized control: PPO whose sampling and learning go on at the same time.
 
-Two stalkers and three zealots against the same.
+Two stalkers and three zealots against the same. Not tuned yet: where smax_2s3z_ppo.py wins nearly every battle after 500
+thousand steps, this won 7 % of them in training after 700 thousand (seed 0, six passes over a batch, one core).
 """
 
 from ray.rllib.algorithms.appo import APPOConfig

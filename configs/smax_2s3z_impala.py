@@ -1,6 +1,6 @@
 """IMPALA on SMAX 2s3z, centralized control: sampling and learning go on at the same time.
 
-Two stalkers and three zealots against the same.
+Two stalkers and three zealots against the same. Not tuned yet, and never run to its end.
 """
 
 from ray.rllib.algorithms.impala import IMPALAConfig
