@@ -48,7 +48,13 @@ def refused(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
 def foreground(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A command as a terminal runs it: in a process group of its own, all of which gets a Ctrl-C."""
     begun = [COMMAND, *arguments]
-    with subprocess.Popen(begun, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+
+    def heed_ctrl_c() -> None:  # which is ignored where the tests themselves run in the background
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        begun, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_ctrl_c
+    ) as process:
         try:
             yield process
         finally:

@@ -101,7 +101,8 @@ def test_rows_without_empty_ones__give_the_same_entities() -> None:
             assert len(of_sequence[agent]) < len(rows)
             one, other = observe(rows, agent, {}), observe(of_sequence[agent], agent, {})
             for name, entities in one.entities.items():
-                np.testing.assert_array_equal(entities, other.entities[name])
+                # A product's last bit may depend on how many rows are multiplied at once.
+                np.testing.assert_allclose(entities, other.entities[name], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
