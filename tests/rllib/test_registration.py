@@ -104,7 +104,7 @@ def test_creator__makes_a_vector_environment_only_where_it_is_told_how_many(name
 def test_creator__passes_env_config_on() -> None:
     register_env("smax/3m")
     for context in ({}, {"num_envs": 2}):
-        with pytest.raises(ValueError, match="got options .*gravity"):
+        with pytest.raises(ValueError, match=r"got options .*gravity"):
             _registered("smax/3m", gravity=3, **context)
 
 
