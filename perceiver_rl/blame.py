@@ -25,6 +25,11 @@ class Blame:
     raised_by: Path | None
     """Our own file that raised it; None if it comes from the user's line."""
 
+    @property
+    def users_own(self) -> str | None:
+        """The user's line, if it is the one that the error comes from."""
+        return self.users if self.raised_by is None else None
+
 
 def blame(error: BaseException) -> Blame:
     """Find out where an error comes from."""

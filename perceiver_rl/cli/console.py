@@ -27,8 +27,7 @@ def say(words: str) -> None:
 
 def say_error(error: Exception) -> None:
     """Print an error's message and notes and, if a line of the user's own code raised it, that line."""
-    came_from = blame(error)
-    users = came_from.users if came_from.raised_by is None else None
+    users = blame(error).users_own
     told = isinstance(error, MISTAKES)
     console.print("error:", style="bold red", end=" ")
     say(str(error) if told else f"{type(error).__name__}: {error}")
@@ -47,8 +46,7 @@ def clear_errors() -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as error:
-        came_from = blame(error)
-        if not isinstance(error, (*MISTAKES, SyntaxError)) and (came_from.users is None or came_from.raised_by is not None):
+        if not isinstance(error, (*MISTAKES, SyntaxError)) and blame(error).users_own is None:
             raise
         say_error(error)
         raise typer.Exit(EXIT_BAD_INPUT) from error

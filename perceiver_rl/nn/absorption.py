@@ -101,9 +101,9 @@ class Read(Protocol):
         ...
 
     def finish(
-        self, attended: Float[Tensor, "*rows *attended"], present: Bool[Tensor, " batch"] | None
+        self, attended: Float[Tensor, "*rows *attended"], input_mask: Bool[Tensor, "batch inputs"] | None
     ) -> Float[Tensor, "*rows query_dim"]:
-        """The answers; `present` says which samples, if not all, have any input."""
+        """The answers; `input_mask` says which inputs were there to be read, None that each sample had one."""
         ...
 
 
@@ -174,7 +174,7 @@ class PlainRead:
         return merge_heads(attend(query, key, value, input_mask, self.layers.dropout))
 
     def finish(
-        self, attended: Float[Tensor, "*rows v_dim"], present: Bool[Tensor, " batch"] | None
+        self, attended: Float[Tensor, "*rows v_dim"], input_mask: Bool[Tensor, "batch inputs"] | None
     ) -> Float[Tensor, "*rows query_dim"]:
         """The output layer; where nothing is present `attend` has seen to it."""
         return self.layers.output(attended)
@@ -220,14 +220,14 @@ class ManyInputsRead:
         return (softmax(scores) @ read).unflatten(1, queries.shape[1:3])
 
     def finish(
-        self, attended: Float[Tensor, "*rows heads input_dim"], present: Bool[Tensor, " batch"] | None
+        self, attended: Float[Tensor, "*rows heads input_dim"], input_mask: Bool[Tensor, "batch inputs"] | None
     ) -> Float[Tensor, "*rows query_dim"]:
         """Value and output layers; zeros are read where nothing is present."""
         num_heads, qk_dim, _ = self.key.shape
         bias = self.layers.key_value.bias[num_heads * qk_dim :].unflatten(0, (num_heads, -1))  # h v
         values = (torch.einsum("...hd,hvd->...hv", attended, self.value) + bias).flatten(-2)
-        if present is not None:
-            values = torch.where(present[:, None, None], values, 0.0)
+        if input_mask is not None:
+            values = torch.where(input_mask.any(dim=1)[:, None, None], values, 0.0)
         return self.layers.output(values)
 
 
@@ -272,7 +272,7 @@ class ManyQueriesRead:
         return torch.baddbmm(self.layers.output.bias, weights, value)
 
     def finish(
-        self, attended: Float[Tensor, "*rows query_dim"], present: Bool[Tensor, " batch"] | None
+        self, attended: Float[Tensor, "*rows query_dim"], input_mask: Bool[Tensor, "batch inputs"] | None
     ) -> Float[Tensor, "*rows query_dim"]:
         """They are finished."""
         return attended

@@ -149,8 +149,8 @@ class CrossAttention(nn.Module):
             read.attend(asked, (rows,), bucket.mask)
             for asked, rows, bucket in zip(asked_of, packing.spread(rows), packing.buckets, strict=True)
         ]
-        present = None if packing.shortest else packing.offsets.diff() > 0
-        return self._answer(queries, read.finish(packing.in_sample_order(attended), present))
+        finished = read.finish(packing.in_sample_order(attended), None if packing.shortest else packing.mask)
+        return self._answer(queries, finished)
 
     def answer_packed(
         self,
@@ -180,7 +180,7 @@ class CrossAttention(nn.Module):
         )
         read = self._order_of_products(queries.shape[0] == 1, inputs.shape[0], queries.shape[1], inputs.shape[1], forms)
         attended = read.attend(read.project_queries(queries), read.project_inputs(inputs), input_mask)
-        return read.finish(attended, None if input_mask is None else input_mask.any(dim=1))
+        return read.finish(attended, input_mask)
 
     def _order_of_products(
         self, shared_queries: bool, batch: int, queries: int | float, inputs: int | float, forms: Sequence[ReadForm]
