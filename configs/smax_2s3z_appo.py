@@ -28,8 +28,10 @@ def make_config(total_env_steps: int = 1_000_000) -> APPOConfig:
             lr=[[0, 1e-3], [total_env_steps, 0.0]],
             gamma=0.99,
             train_batch_size_per_learner=2048,
-            circular_buffer_num_batches=4,
-            circular_buffer_iterations_per_batch=2,
+            minibatch_size=512,
+            num_epochs=4,
+            circular_buffer_num_batches=1,
+            circular_buffer_iterations_per_batch=1,
             target_network_update_freq=1,
             clip_param=0.2,
             vf_loss_coeff=0.5,
@@ -38,6 +40,6 @@ def make_config(total_env_steps: int = 1_000_000) -> APPOConfig:
             grad_clip=0.5,
             grad_clip_by="global_norm",
         )
-        .learners(num_learners=0, learner_class=SquadAPPOLearner)
+        .learners(num_learners=0, learner_class=SquadAPPOLearner, learner_config_dict={"lambda_": 0.95})
         .reporting(metrics_num_episodes_for_smoothing=256, min_time_s_per_iteration=2)
     )

@@ -9,7 +9,7 @@ from agents.presets import preset
 from perceiver_rl.rllib import EpisodeOutcomes, SquadIMPALALearner, VectorEnvRunner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 1_500_000) -> IMPALAConfig:
+def make_config(total_env_steps: int = 1_000_000) -> IMPALAConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         IMPALAConfig()
@@ -27,11 +27,13 @@ def make_config(total_env_steps: int = 1_500_000) -> IMPALAConfig:
             lr=[[0, 1e-3], [total_env_steps, 0.0]],
             gamma=0.99,
             train_batch_size_per_learner=2048,
+            minibatch_size=512,
+            num_epochs=2,
             vf_loss_coeff=0.5,
             entropy_coeff=0.003,
             grad_clip=0.5,
             grad_clip_by="global_norm",
         )
-        .learners(num_learners=0, learner_class=SquadIMPALALearner)
+        .learners(num_learners=0, learner_class=SquadIMPALALearner, learner_config_dict={"lambda_": 0.95})
         .reporting(metrics_num_episodes_for_smoothing=256, min_time_s_per_iteration=2)
     )

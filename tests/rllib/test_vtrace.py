@@ -30,7 +30,7 @@ def _batch(lengths: list[int], terminated: list[bool]) -> dict[str, Tensor]:
     }
 
 
-def _naive(batch: dict[str, Tensor], max_ratio: float) -> VTrace:
+def _naive(batch: dict[str, Tensor], max_ratio: float, lambda_: float) -> VTrace:
     """Targets by the recursion of the paper's remark 1, chunk after chunk, step after step."""
     targets, advantages = batch["values"].clone(), torch.zeros_like(batch["values"])
     following = None
@@ -44,7 +44,7 @@ def _naive(batch: dict[str, Tensor], max_ratio: float) -> VTrace:
         next_value = batch["values"][t + 1].item()
         difference = min(max_ratio, ratio) * (batch["rewards"][t].item() + discount * next_value - value)
         advantages[t] = batch["rewards"][t].item() + discount * following - value
-        targets[t] = value + difference + discount * min(1.0, ratio) * (following - next_value)
+        targets[t] = value + difference + lambda_ * discount * min(1.0, ratio) * (following - next_value)
         following = targets[t].item()
     return VTrace(targets, advantages)
 
@@ -52,11 +52,11 @@ def _naive(batch: dict[str, Tensor], max_ratio: float) -> VTrace:
 CHUNKS = st.lists(st.tuples(st.integers(1, 7), st.booleans()), min_size=1, max_size=6)
 
 
-@given(chunks=CHUNKS, max_ratio=st.sampled_from([0.5, 1.0, 3.0]))
-def test_vtrace__equals_a_naive_loop(chunks: list[tuple[int, bool]], max_ratio: float) -> None:
+@given(chunks=CHUNKS, max_ratio=st.sampled_from([0.5, 1.0, 3.0]), lambda_=st.sampled_from([0.0, 0.5, 1.0]))
+def test_vtrace__equals_a_naive_loop(chunks: list[tuple[int, bool]], max_ratio: float, lambda_: float) -> None:
     batch = _batch([length for length, _ in chunks], [over for _, over in chunks])
-    found = vtrace(**batch, discount=GAMMA, max_ratio=max_ratio)
-    expected = _naive(batch, max_ratio)
+    found = vtrace(**batch, discount=GAMMA, max_ratio=max_ratio, lambda_=lambda_)
+    expected = _naive(batch, max_ratio, lambda_)
     torch.testing.assert_close(found.targets, expected.targets)
     torch.testing.assert_close(found.advantages, expected.advantages)
 
@@ -114,5 +114,5 @@ def test_rllibs_learners__let_the_artificial_step_into_the_one_before_it() -> No
 
 def test_vtrace__wants_whole_chunks() -> None:
     batch = {name: column[:-1] for name, column in _batch([3, 2], [False, False]).items()}
-    with pytest.raises(ValueError, match=r"last chunk has no end.*minibatch_size has to be None"):
+    with pytest.raises(ValueError, match=r"last chunk has no end.*chunk_minibatches"):
         vtrace(**batch, discount=GAMMA)

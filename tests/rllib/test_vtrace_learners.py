@@ -13,6 +13,8 @@ from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLe
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
 from agents.presets import preset
@@ -219,10 +221,32 @@ def test_loss__penalises_divergence_from_the_target_network(make_learner: MakeLe
 
 
 @LEARNERS
-def test_settings__wants_whole_chunks(learner_class: type[Learner]) -> None:
-    with pytest.raises(ValueError, match=r"training\.minibatch_size: got 64, expected None"):
-        learner_class.settings(_config(learner_class, {}, minibatch_size=64))
+def test_update__takes_minibatches_of_whole_chunks(learner_class: type[Learner], make_learner: MakeLearner) -> None:
+    learner = make_learner(learner_class, train_batch_size_per_learner=STEPS, minibatch_size=STEPS // 3, num_epochs=2)
+    batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(_batch(learner))}, env_steps=STEPS)
+    minibatches = learner._create_iterator_if_necessary(
+        training_data=TrainingData(batch=batch), num_epochs=2, minibatch_size=STEPS // 3
+    )
+    lengths = [len(minibatch[DEFAULT_MODULE_ID][Columns.REWARDS]) for minibatch in minibatches]
+    assert sorted(lengths[:3]) == sorted(lengths[3:]) == sorted(LENGTHS)
+
+
+@LEARNERS
+def test_settings__names_what_is_wrong(learner_class: type[Learner]) -> None:
     with pytest.raises(ValueError, match=r"training\.vtrace: got False, expected True"):
         learner_class.settings(_config(learner_class, {}, vtrace=False))
     with pytest.raises(ValueError, match=r"learner_config_dict.*unknown.*'ratios'"):
         learner_class.settings(_config(learner_class, {"ratios": "joint"}))
+    with pytest.raises(ValueError, match=r"lambda_: got 1\.5, expected 0 to 1"):
+        learner_class.settings(_config(learner_class, {"lambda_": 1.5}))
+
+
+@LEARNERS
+def test_settings__lambda_reaches_the_targets(learner_class: type[Learner], make_learner: MakeLearner) -> None:
+    losses = {}
+    for lambda_ in (0.0, 1.0):
+        torch.manual_seed(0)  # the same weights
+        learner = make_learner(learner_class, {"lambda_": lambda_})
+        _loss(learner, _batch(learner))
+        losses[lambda_] = _logged(learner, VF_LOSS_KEY)
+    assert losses[0.0] != pytest.approx(losses[1.0], rel=1e-3)

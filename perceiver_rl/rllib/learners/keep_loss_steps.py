@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import tree
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from torch import Tensor
+
+from perceiver_rl.rllib.learners.rows import take_rows
 
 
 class KeepLossSteps(ConnectorV2):
@@ -36,22 +36,10 @@ class KeepLossSteps(ConnectorV2):
         for columns in batch.values():
             kept = columns.pop(Columns.LOSS_MASK).nonzero().squeeze(1)
             order = kept[torch.randperm(len(kept), generator=self._generator).to(kept.device)]
-            for name, column in columns.items():
-                columns[name] = _take(name, column, order)
+            columns.update(take_rows(columns, order))
             # RLlib's mean and deviation include the artificial steps, whose advantages reach from one chunk into the next
             # and mean nothing. Standardising is affine, so doing it again on the rest is exact.
             advantages = columns[Postprocessing.ADVANTAGES]
             deviation = advantages.std(correction=0).clamp(min=1e-4)
             columns[Postprocessing.ADVANTAGES] = (advantages - advantages.mean()) / deviation
         return batch
-
-
-def _take(name: str, column: Any, order: Tensor) -> Any:
-    """The rows `order` of a column, which may be a nested structure of tensors."""
-    others = {type(leaf).__name__ for leaf in tree.flatten(column) if not isinstance(leaf, Tensor)}
-    if others:
-        raise ValueError(
-            f"train batch, column {name!r}: got {', '.join(sorted(others))}, expected tensors only; the batch is filtered "
-            "and permuted, and what is not a tensor would stay behind"
-        )
-    return tree.map_structure(lambda leaf: leaf[order], column)

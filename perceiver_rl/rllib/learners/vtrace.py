@@ -30,6 +30,7 @@ def vtrace(
     ends: Bool[Tensor, " steps"],
     discount: float,
     max_ratio: float = 1.0,
+    lambda_: float = 1.0,
 ) -> VTrace:
     """Value targets and advantages of a policy, from steps that another policy made.
 
@@ -46,20 +47,20 @@ def vtrace(
         ends: Whether it is the artificial step at the end of a chunk.
         discount: Of one step.
         max_ratio: Where ratios of temporal differences are cut off: ρ̄. The traces' are cut off at 1.
+        lambda_: How much of a temporal difference reaches the step before, beside its ratio; 1 trusts what happened, 0 the
+            value of the next step. As the λ of returns and of generalised advantage estimation.
 
     Raises:
         ValueError: If the batch does not end where a chunk does.
 
-    Source: Espeholt et al. 2018, section 4.1, equation 1 and remark 1.
+    Source: Espeholt et al. 2018, section 4.1, equation 1 and remarks 1 and 2.
     """
     last = ends.nonzero().squeeze(1)
     if not len(last) or int(last[-1]) != len(ends) - 1:
-        raise ValueError(
-            "V-trace: got a batch whose last chunk has no end, expected whole chunks; training.minibatch_size has to be None"
-        )
+        raise ValueError("V-trace: got a batch whose last chunk has no end, expected whole chunks; see `chunk_minibatches`")
     discounts = discount * (~terminated).float()
     difference = ratio.clamp(max=max_ratio) * (rewards + discounts * values.roll(-1) - values)
-    trace = discounts * ratio.clamp(max=1.0)
+    trace = lambda_ * discounts * ratio.clamp(max=1.0)
 
     first = torch.cat([last.new_zeros(1), last[:-1] + 1])
     lengths = last - first

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo.torch.appo_torch_learner import APPOTorchLearner
@@ -12,12 +14,15 @@ from ray.rllib.algorithms.impala.torch.impala_torch_learner import IMPALATorchLe
 from ray.rllib.algorithms.ppo.ppo import LEARNER_RESULTS_KL_KEY, LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
+from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.core.rl_module.apis.target_network_api import TARGET_NETWORK_ACTION_DIST_INPUTS
+from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.torch_utils import explained_variance
 from torch import Tensor
 
 from perceiver_rl.policy.distribution import ActorCategorical
 from perceiver_rl.rllib.learners.choices import Choices, clipped_surrogate
+from perceiver_rl.rllib.learners.chunks import chunk_minibatches
 from perceiver_rl.rllib.learners.squad_learner import SquadLearner, SquadLearnerConfig
 from perceiver_rl.rllib.learners.vtrace import VTrace, vtrace
 from perceiver_rl.rllib.module import PerceiverRLModule
@@ -34,9 +39,15 @@ class VTraceLearnerConfig(SquadLearnerConfig):
     Args:
         standardize_advantages: Whether advantages get mean 0 and deviation 1 in each batch, as RLlib's PPO does and its
             IMPALA does not.
+        lambda_: The λ of V-trace, from 0 to 1; RLlib's is 1.
     """
 
     standardize_advantages: bool = True
+    lambda_: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lambda_ <= 1:
+            raise ValueError(f"learners.learner_config_dict, lambda_: got {self.lambda_:g}, expected 0 to 1")
 
 
 class _VTraceLearner(SquadLearner):
@@ -53,16 +64,31 @@ class _VTraceLearner(SquadLearner):
 
     @classmethod
     def settings(cls, config: AlgorithmConfig) -> VTraceLearnerConfig:
-        """As of `SquadLearner`; minibatches would cut chunks of episodes."""
-        if config.minibatch_size is not None:
-            raise ValueError(
-                f"training.minibatch_size: got {config.minibatch_size}, expected None: V-trace runs over whole chunks of "
-                "episodes, which minibatches cut"
-            )
+        """As of `SquadLearner`; the config needs V-trace."""
         if not config.vtrace:
             raise ValueError("training.vtrace: got False, expected True; SquadPPOLearner trains without")
         settings: VTraceLearnerConfig = super().settings(config)
         return settings
+
+    def build(self) -> None:
+        """As RLlib does."""
+        self._chunk_order = torch.Generator()  # first: the learner's thread begins in `build`
+        if self.config.seed is not None:
+            self._chunk_order.manual_seed(self.config.seed)
+        super().build()
+
+    def _create_iterator_if_necessary(
+        self, *, training_data: TrainingData, num_epochs: int = 1, minibatch_size: int | None = None, **kwargs: Any
+    ) -> Iterator[MultiAgentBatch]:
+        """As RLlib does, but minibatches are of whole chunks."""
+        size = self.config.train_batch_size_per_learner
+        for batch in super()._create_iterator_if_necessary(training_data=training_data):
+            yield from chunk_minibatches(
+                batch,
+                num_epochs=num_epochs,
+                num_minibatches=max(1, round(size / (minibatch_size or size))),
+                generator=self._chunk_order,
+            )
 
     def _choices(self, module: PerceiverRLModule, batch: dict[str, Any], inputs: Tensor) -> Choices:
         """The batch's choices, as the policy of these distribution inputs sees them."""
@@ -81,6 +107,7 @@ class _VTraceLearner(SquadLearner):
             ends=~counted,
             discount=config.gamma,
             max_ratio=config.vtrace_clip_rho_threshold,
+            lambda_=self.squad.lambda_,
         )
         if not self.squad.standardize_advantages:
             return result
