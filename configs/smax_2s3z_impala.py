@@ -27,10 +27,9 @@ def make_config(total_env_steps: int = 1_000_000) -> IMPALAConfig:
             lr=[[0, 1e-3], [total_env_steps, 0.0]],
             gamma=0.99,
             train_batch_size_per_learner=2048,
-            minibatch_size=512,
-            num_epochs=2,
-            vf_loss_coeff=0.5,
-            entropy_coeff=0.003,
+            minibatch_size=256,
+            vf_loss_coeff=1.0,
+            entropy_coeff=0.01,
             grad_clip=0.5,
             grad_clip_by="global_norm",
         )

@@ -95,6 +95,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
 
         forward_s = env_s = 0.0
         started = time.perf_counter()
+        self.module.eval()  # once: RLlib's `forward_exploration` walks over all parts of the module in every step
         while not enough():
             began = time.perf_counter()
             actions, extra = self._random_act() if random_actions else self._act(explore)
@@ -136,24 +137,24 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             return stream_seed(EVALUATION, self.config.seed, self.worker_index or 0)
         return stream_seed(TRAINING, self.config.seed, self.worker_index or 0, int(self.num_env_steps_sampled_lifetime))
 
+    @torch.inference_mode()
     def _act(self, explore: bool) -> tuple[NDArray[np.int64], Arrays]:
         """One forward pass: actions, and what the learner wants to know of them."""
         observation = {key: torch.from_numpy(array).to(self._device) for key, array in self._observation.items()}
         batch = {Columns.OBS: observation}
         if explore:
-            output = self.module.forward_exploration(batch, t=self.num_env_steps_sampled_lifetime)
-            distribution = self.module.get_exploration_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
+            output = self.module._forward_exploration(batch, t=self.num_env_steps_sampled_lifetime)
+            distribution_class = self.module.get_exploration_action_dist_cls()
         else:
-            output = self.module.forward_inference(batch)
-            distribution = self.module.get_inference_action_dist_cls().from_logits(output[Columns.ACTION_DIST_INPUTS])
-            distribution = distribution.to_deterministic()
-        # Choices that depend on each other were made in the forward pass.
-        actions = output[Columns.ACTIONS] if Columns.ACTIONS in output else distribution.sample()
-        extra = {
-            Columns.ACTION_DIST_INPUTS: output[Columns.ACTION_DIST_INPUTS].cpu().numpy(),
-            Columns.ACTION_LOGP: distribution.logp(actions).cpu().numpy(),
-        }
-        return actions.cpu().numpy(), extra
+            output = self.module._forward_inference(batch)
+            distribution_class = self.module.get_inference_action_dist_cls()
+        if Columns.ACTIONS not in output:
+            distribution = distribution_class.from_logits(output[Columns.ACTION_DIST_INPUTS])
+            distribution = distribution if explore else distribution.to_deterministic()
+            actions = distribution.sample()
+            output = {**output, Columns.ACTIONS: actions, Columns.ACTION_LOGP: distribution.logp(actions)}
+        arrays = {key: output[key].cpu().numpy() for key in (Columns.ACTION_DIST_INPUTS, Columns.ACTION_LOGP)}
+        return output[Columns.ACTIONS].cpu().numpy(), arrays
 
     def _random_act(self) -> tuple[NDArray[np.int64], Arrays]:
         return self.env.action_space.sample(), {}

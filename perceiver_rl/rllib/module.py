@@ -75,9 +75,7 @@ class PerceiverRLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI, Infer
 
     @torch.no_grad()
     def _act(self, observation: Mapping[str, Tensor], greedy: bool) -> dict[str, Tensor]:
-        """The inputs of the actions' distribution; of choices that depend on each other, the actions themselves, too."""
-        if self.policy.sequence is None:
-            return {Columns.ACTION_DIST_INPUTS: to_dist_inputs(self.policy(observation, with_value=False))}
+        """Actions, their log-probability, and the inputs of their distribution."""
         actions, output = self.policy.act(observation, greedy=greedy)
         return {
             Columns.ACTIONS: actions,

@@ -144,9 +144,17 @@ def test_loss__equals_a_naive_loop(
             old = current
     if ratio == "joint":
         current, behaviour, old = ([[sum(each)] for each in of] for of in (current, behaviour, old))
-    joint = torch.tensor([sum(mine) - sum(theirs) for mine, theirs in zip(old, behaviour, strict=True)]).exp()
+    # Who is absent has no ratio, and the traces run past him: 1.
+    slots = len(current[0]) if ratio == "joint" else 4
+    present = torch.ones(STEPS, 1, dtype=torch.bool) if ratio == "joint" else output.legal.any(dim=2)
+    ratios = torch.ones(STEPS, slots)
+    ratios[present] = (
+        torch.tensor([a - b for mine, theirs in zip(old, behaviour, strict=True) for a, b in zip(mine, theirs, strict=True)])
+        .exp()
+        .float()
+    )
     traced = vtrace(
-        ratio=joint.float(),
+        ratio=ratios,
         rewards=batch[Columns.REWARDS],
         values=output.value,
         terminated=batch[Columns.TERMINATEDS],
@@ -155,11 +163,16 @@ def test_loss__equals_a_naive_loop(
     )
     advantages = traced.advantages
     if standardize:
-        advantages = (advantages - advantages[~ends].mean()) / advantages[~ends].std(correction=0)
-    gains = []
+        of_loss = advantages[~ends.unsqueeze(1) & present]
+        advantages = (advantages - of_loss.mean()) / of_loss.std(correction=0)
+    gains, targets = [], []
     for b in np.flatnonzero(~ends.numpy()):
-        advantage, of_actors = advantages[b].item(), []
-        for now, then, target in zip(current[b], behaviour[b], old[b], strict=True):
+        of_actors = []
+        here = present[b] if present[b].any() else ~present[b]  # nobody: all targets are one
+        targets.append(traced.targets[b][here].mean().item())
+        for now, then, target, advantage in zip(
+            current[b], behaviour[b], old[b], advantages[b][present[b]].tolist(), strict=True
+        ):
             if learner_class is SquadIMPALALearner:
                 of_actors.append(min(1.0, np.exp(now - then)) * advantage * now)
             else:
@@ -169,7 +182,7 @@ def test_loss__equals_a_naive_loop(
         gains.append(sum(of_actors) / max(len(of_actors), 1))
     close = {"rel": 1e-4, "abs": 1e-5}
     assert _logged(learner, POLICY_LOSS_KEY) == pytest.approx(-np.mean(gains), **close)
-    value_loss = 0.5 * (output.value - traced.targets)[~ends].square().mean().item()
+    value_loss = 0.5 * (output.value[~ends] - torch.tensor(targets)).square().mean().item()
     assert _logged(learner, VF_LOSS_KEY) == pytest.approx(value_loss, **close)
     entropy = _logged(learner, ENTROPY_KEY)
     assert entropy > 0.1

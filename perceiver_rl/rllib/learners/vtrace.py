@@ -13,9 +13,9 @@ from torch import Tensor
 class VTrace:
     """What V-trace makes of a batch; carries no gradient."""
 
-    targets: Float[Tensor, " steps"]
+    targets: Float[Tensor, "steps ratios"]
     """Of the value function."""
-    advantages: Float[Tensor, " steps"]
+    advantages: Float[Tensor, "steps ratios"]
     """`reward + discount · target of the next step - value`; 0 in the step that ends a chunk. Importance weights of the
     policy's gradient are not in it."""
 
@@ -23,7 +23,7 @@ class VTrace:
 @torch.no_grad()
 def vtrace(
     *,
-    ratio: Float[Tensor, " steps"],
+    ratio: Float[Tensor, "steps ratios"],
     rewards: Float[Tensor, " steps"],
     values: Float[Tensor, " steps"],
     terminated: Bool[Tensor, " steps"],
@@ -40,7 +40,8 @@ def vtrace(
     into the step before it.
 
     Args:
-        ratio: Probability of the joint action under the target policy over that under the policy that acted.
+        ratio: Probability of what was done under the target policy over that under the policy that acted: of the joint
+            action, or of each actor's choice, for a result of its own.
         rewards: Rewards.
         values: Values under the target policy.
         terminated: Whether the episode was over after the step.
@@ -58,19 +59,20 @@ def vtrace(
     last = ends.nonzero().squeeze(1)
     if not len(last) or int(last[-1]) != len(ends) - 1:
         raise ValueError("V-trace: got a batch whose last chunk has no end, expected whole chunks; see `chunk_minibatches`")
-    discounts = discount * (~terminated).float()
-    difference = ratio.clamp(max=max_ratio) * (rewards + discounts * values.roll(-1) - values)
+    discounts = discount * (~terminated).float().unsqueeze(1)
+    values, rewards = values.unsqueeze(1), rewards.unsqueeze(1)
+    difference = ratio.clamp(max=max_ratio) * (rewards + discounts * values.roll(-1, dims=0) - values)
     trace = lambda_ * discounts * ratio.clamp(max=1.0)
 
     first = torch.cat([last.new_zeros(1), last[:-1] + 1])
     lengths = last - first
-    correction = torch.zeros_like(values)
-    running = values.new_zeros(len(last))
+    correction = torch.zeros_like(difference)
+    running = torch.zeros_like(difference[last])
     for back in range(1, int(lengths.max()) + 1):  # all chunks at once, from their ends to their beginnings
         step = (last - back).clamp(min=0)
         inside = back <= lengths
-        running = torch.where(inside, difference[step] + trace[step] * running, running)
+        running = torch.where(inside.unsqueeze(1), difference[step] + trace[step] * running, running)
         correction[step[inside]] = running[inside]
     targets = values + correction
-    advantages = torch.where(ends, 0.0, rewards + discounts * targets.roll(-1) - values)
+    advantages = torch.where(ends.unsqueeze(1), 0.0, rewards + discounts * targets.roll(-1, dims=0) - values)
     return VTrace(targets, advantages)

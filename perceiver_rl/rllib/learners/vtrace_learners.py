@@ -53,11 +53,12 @@ class VTraceLearnerConfig(SquadLearnerConfig):
 class _VTraceLearner(SquadLearner):
     """Value targets by V-trace, and what the two losses have in common.
 
-    **Which ratio where.** The value is that of the joint policy, so its targets are weighed by the ratio of the joint
-    action, cut off at 1: with any other they would be of no policy. The policy's gradient is a sum over actors, and an
-    actor's part of it is weighed by that actor's own ratio: the others' would only add variance, without bound as the
-    squad grows. This leaves a bias where others have changed since (their part of the correction is missing), as clipping
-    does, too. `ratio="joint"` weighs by the joint one there as well, which is RLlib's loss.
+    **Which ratio where.** Each actor's own: it corrects for what *it* would do otherwise by now, as if the others belonged
+    to the environment, which is how independent PPO learns, too. So V-trace runs for each actor, over its own ratios: its
+    advantages are its own, and the squad's value learns the mean of its present actors' targets. The ratio of the joint
+    action would be exact, but it is a product: where each of five actors changed its mind by a fifth, V-trace, which cuts
+    it off at 1, keeps four fifths of a temporal difference and looks four steps ahead instead of twenty. The price is a
+    bias where others have changed since. `ratio="joint"` weighs by the joint action everywhere, which is RLlib's loss.
     """
 
     config_class = VTraceLearnerConfig
@@ -97,10 +98,11 @@ class _VTraceLearner(SquadLearner):
         return Choices.of(distribution.from_logits(inputs).per_actor, behaviour, batch[Columns.ACTIONS])
 
     def _vtrace(self, config: AlgorithmConfig, batch: dict[str, Any], values: Tensor, choices: Choices) -> VTrace:
-        """Value targets and advantages, the latter standardised if so wanted."""
+        """By actor, or by joint action; advantages are standardised if so wanted."""
         counted = batch[Columns.LOSS_MASK].bool()
+        per_actor = self.squad.ratio == "per_actor"
         result = vtrace(
-            ratio=choices.joint_log_ratio.exp(),
+            ratio=(choices.log_ratio if per_actor else choices.joint_log_ratio.unsqueeze(1)).exp(),
             rewards=batch[Columns.REWARDS].float(),
             values=values,
             terminated=batch[Columns.TERMINATEDS].bool(),
@@ -111,9 +113,10 @@ class _VTraceLearner(SquadLearner):
         )
         if not self.squad.standardize_advantages:
             return result
-        of_loss = result.advantages[counted]
-        deviation = of_loss.std(correction=0).clamp(min=1e-4)
-        return VTrace(result.targets, (result.advantages - of_loss.mean()) / deviation)
+        of_loss = counted.unsqueeze(1) & (choices.present.bool() if per_actor else counted.unsqueeze(1))
+        advantages = result.advantages[of_loss]
+        deviation = advantages.std(correction=0).clamp(min=1e-4)
+        return VTrace(result.targets, (result.advantages - advantages.mean()) / deviation)
 
     def _loss(
         self,
@@ -123,7 +126,7 @@ class _VTraceLearner(SquadLearner):
         choices: Choices,
         objective: Float[Tensor, " batch"],
         values: Float[Tensor, " batch"],
-        targets: Float[Tensor, " batch"],
+        targets: Float[Tensor, "batch ratios"],
         kl: Float[Tensor, " batch"] | None = None,
     ) -> Tensor:
         """The sum of policy loss, value loss, entropy bonus and KL penalty, over the steps that count."""
@@ -132,8 +135,14 @@ class _VTraceLearner(SquadLearner):
         def mean(values: Float[Tensor, " batch"]) -> Tensor:
             return (values * mask).sum() / mask.sum().clamp(min=1)
 
+        if self.squad.ratio == "per_actor":
+            # Where nobody is present all ratios are 1, and so all targets are equal.
+            anyone = choices.present.any(dim=1)
+            of_squad = torch.where(anyone, choices.mean_over_actors(targets), targets[:, 0])
+        else:
+            of_squad = targets.squeeze(1)
         policy_loss = -mean(objective)
-        value_loss = 0.5 * mean((values - targets).square())
+        value_loss = 0.5 * mean((values - of_squad).square())
         entropy = mean(choices.mean_over_actors(choices.current.entropy_per_actor()))
         entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
         loss = policy_loss + config.vf_loss_coeff * value_loss - entropy_coeff * entropy
@@ -141,7 +150,7 @@ class _VTraceLearner(SquadLearner):
         numbers = {
             POLICY_LOSS_KEY: policy_loss.detach(),
             VF_LOSS_KEY: value_loss.detach(),
-            LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: explained_variance(targets[counted], values[counted].detach()),
+            LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: explained_variance(of_squad[counted], values[counted].detach()),
             ENTROPY_KEY: entropy.detach(),
             RATIO_KEY: mean(choices.mean_over_actors(choices.log_ratio.detach().exp())),
         }
@@ -171,10 +180,10 @@ class SquadIMPALALearner(_VTraceLearner, IMPALATorchLearner):
         limit = config.vtrace_clip_pg_rho_threshold
         if self.squad.ratio == "per_actor":
             weight = choices.log_ratio.detach().exp().clamp(max=limit)
-            objective = traced.advantages * choices.mean_over_actors(weight * choices.log_prob)
+            objective = choices.mean_over_actors(traced.advantages * weight * choices.log_prob)
         else:
             weight = choices.joint_log_ratio.detach().exp().clamp(max=limit)
-            objective = traced.advantages * weight * choices.log_prob.sum(dim=1)
+            objective = traced.advantages.squeeze(1) * weight * choices.log_prob.sum(dim=1)
         return self._loss(module_id, config, batch, choices, objective, values, traced.targets)
 
 
@@ -199,11 +208,11 @@ class SquadAPPOLearner(_VTraceLearner, APPOTorchLearner):
         traced = self._vtrace(config, batch, values, old)
         limit = config.vtrace_clip_pg_rho_threshold
         if self.squad.ratio == "per_actor":
-            weighted = traced.advantages.unsqueeze(1) * old.log_ratio.exp().clamp(max=limit)
+            weighted = traced.advantages * old.log_ratio.exp().clamp(max=limit)
             ratio = (-old.log_ratio).exp().clamp(max=MAX_CORRECTION) * choices.log_ratio.exp()
             objective = choices.mean_over_actors(clipped_surrogate(ratio, weighted, config.clip_param))
         else:
-            weighted = traced.advantages * old.joint_log_ratio.exp().clamp(max=limit)
+            weighted = traced.advantages.squeeze(1) * old.joint_log_ratio.exp().clamp(max=limit)
             ratio = (-old.joint_log_ratio).exp().clamp(max=MAX_CORRECTION) * choices.joint_log_ratio.exp()
             objective = clipped_surrogate(ratio, weighted, config.clip_param)
         kl = None
