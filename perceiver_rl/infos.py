@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,16 @@ of the units' kinds, empty for a slot that no unit had; every other array holds 
 
 KIND = "kind"
 """Key among what an info tells of units: the names of their kinds."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an episode's last info tells of how it ended."""
+
+    won: bool | None = None
+    """None if it tells nothing of winning."""
+    numbers: dict[str, float] = field(default_factory=dict)
+    """Every other number."""
 
 
 def info_of(infos: Mapping[str, Any], index: int) -> dict[str, Any]:
@@ -62,6 +73,15 @@ def won_in(info: Mapping[str, Any]) -> bool | None:
     if np.ndim(won) or won not in (0, 1):
         raise ValueError(f"info {WON!r}: got {won!r}, expected True or False")
     return bool(won)
+
+
+def outcome_in(info: Mapping[str, Any]) -> Outcome:
+    """What an episode's last info tells of its end: whether it was won, apart from every other number.
+
+    Raises:
+        ValueError: If `won` is neither true nor false.
+    """
+    return Outcome(won_in(info), {key: value for key, value in numbers_in(info).items() if key != WON})
 
 
 def numbers_in(info: Mapping[str, Any]) -> dict[str, float]:

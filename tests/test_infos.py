@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perceiver_rl.infos import info_of, numbers_in, only_info, won_in
+from perceiver_rl.infos import Outcome, info_of, numbers_in, only_info, outcome_in, won_in
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,14 @@ def test_numbers_in__keeps_numbers_and_booleans_only() -> None:
     numbers = numbers_in(info)
     assert numbers == {"won": 1.0, "lost": 0.0, "left": 3.0, "score": 0.5, "steps": 7.0}
     assert {type(value) for value in numbers.values()} == {float}
+
+
+def test_outcome_in__tells_the_win_apart_from_the_numbers() -> None:
+    info = {"won": np.bool_(True), "left": np.int64(3), "map": "2s3z"}
+    assert outcome_in(info) == Outcome(True, {"left": 3.0})
+    assert outcome_in({"left": 0, "won": None}) == Outcome(None, {"left": 0.0})
+    with pytest.raises(ValueError, match="info 'won': got 'yes'"):
+        outcome_in({"won": "yes"})
 
 
 def test_only_info__is_of_one_environment_and_of_pythons_own_numbers() -> None:

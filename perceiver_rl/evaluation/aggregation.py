@@ -8,10 +8,11 @@ together; so whole runs are drawn.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ MIN_RUNS = 5
 
 METRICS = ("win_rate", "return_mean")
 """Fields of a record that can be summed up."""
+
+ALIKE = ("control", "seed", "episodes", "env_config")
+"""Fields of a record in which runs that are summed up must agree, environment by environment."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +64,28 @@ def aggregate(name: str, evaluations: Sequence[Sequence[dict[str, Any]]], mode: 
         metric: One of `METRICS`.
 
     Raises:
-        ValueError: If there are no runs, a run has no such record, a record has no such figure, or runs were evaluated in
-            different environments.
+        ValueError: If there are no runs, one is there twice, a run has no such record, a record has no such figure, or runs
+            were evaluated in different environments or differ in one of `ALIKE`; a record that does not tell its
+            `env_config`, as those of old do not, is like no other than such.
     """
     if metric not in METRICS:
         raise ValueError(f"metric: got {metric!r}, expected one of {', '.join(METRICS)}")
     if not evaluations:
         raise ValueError(f"aggregate of {name}: got no evaluations, expected at least one")
-    rows = [_scores(name, records, mode, metric) for records in evaluations]
+    rows = [_own(name, records, mode, metric) for records in evaluations]
     envs = tuple(rows[0])
     for place, records in enumerate(evaluations):
         if records in evaluations[:place]:
             raise ValueError(f"aggregate of {name}: got the same evaluation twice, expected one of each run")
-    controls = sorted({each["control"] for records in evaluations for each in _own(records, mode)})
-    if len(controls) > 1:
-        raise ValueError(f"aggregate of {name}: got {' and '.join(controls)} control, which are not comparable")
     for row in rows:
         if set(row) != set(envs):
             raise ValueError(
                 f"aggregate of {name}: got one run in {', '.join(envs)} and another in {', '.join(row)}, expected the same "
                 "environments of all"
             )
-    scores = np.array([[row[env] for env in envs] for row in rows])
+    for env in envs:
+        _require_alike(f"aggregate of {name} in {env}", [row[env] for row in rows])
+    scores = np.array([[float(row[env][metric]) for env in envs] for row in rows])
     return Aggregate(name, mode, len(rows), envs, _estimate(scores, _mean), _estimate(scores, interquartile_mean))
 
 
@@ -118,7 +122,7 @@ def read_evaluation(path: Path) -> list[dict[str, Any]]:
     """The records that `perceiver-rl evaluate --json` wrote.
 
     Raises:
-        ValueError: If it is not such a file.
+        ValueError: If it is not such a file; where a record is wrong, the message tells which, and the field.
     """
     expected = "expected a file of `perceiver-rl evaluate --json`"
     if path.is_dir():
@@ -127,14 +131,45 @@ def read_evaluation(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"{path}: there is no such file, {expected}")
     try:
         records = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of JSON, of UTF-8, or of a number with thousands of digits
         raise ValueError(f"{path}: got what is no JSON ({error}), {expected}") from error
     if not isinstance(records, list) or not records:
         raise ValueError(f"{path}: got no list of records, {expected}")
-    for record in records:
-        if not isinstance(record, dict) or not {"env", "policy", "mode", "control", *METRICS} <= record.keys():
-            raise ValueError(f"{path}: got a record without env, policy, mode, control or a figure, {expected}")
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}, record {number}: got {str(record)[:40]}, {expected}")
+        for field, (fits, wanted) in FIELDS.items():
+            if field not in record and field != "env_config":
+                raise ValueError(f"{path}, record {number}: got no {field}, {expected}")
+            if not fits(record.get(field)):
+                raise ValueError(f"{path}, record {number}, {field}: got {str(record[field])[:40]!r}, expected {wanted}")
     return records
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "env": (_is_text, "a name"),
+    "policy": (_is_text, "a name"),
+    "mode": (lambda value: value in get_args(Mode), f"one of {', '.join(get_args(Mode))}"),
+    "control": (_is_text, "a name"),
+    "seed": (_is_count, "an integer of at least 0"),
+    "episodes": (lambda value: _is_count(value) and value > 0, "an integer of at least 1"),
+    "env_config": (lambda value: value is None or isinstance(value, dict), "a mapping"),
+    "win_rate": (lambda value: value is None or (_is_finite(value) and 0 <= value <= 1), "a number from 0 to 1, or null"),
+    "return_mean": (_is_finite, "a finite number"),
+}
+"""What `aggregate` takes from a record: by field what it must be, and how to say that. Old records have no `env_config`."""
 
 
 def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,24 +181,32 @@ def _estimate(scores: NDArray[np.float64], statistic: Any) -> Estimate:
     return Estimate(float(statistic(scores.reshape(-1))), interval)
 
 
-def _own(records: Sequence[dict[str, Any]], mode: Mode) -> list[dict[str, Any]]:
-    """Records of the run's own policy, which `evaluate` writes first for each environment."""
+def _own(name: str, records: Sequence[dict[str, Any]], mode: Mode, metric: str) -> dict[str, dict[str, Any]]:
+    """By environment the record of the run's own policy, which `evaluate` writes first for each."""
     own: dict[str, dict[str, Any]] = {}
     for each in records:
         if each["policy"] == records[0]["policy"] and each["mode"] == mode:
             own.setdefault(each["env"], each)
-    return list(own.values())
-
-
-def _scores(name: str, records: Sequence[dict[str, Any]], mode: Mode, metric: str) -> dict[str, float]:
-    """A run's figure by environment."""
-    own = _own(records, mode)
     if not own:
         raise ValueError(
             f"aggregate of {name}: got no {mode} record of {records[0]['policy']!r}, expected one; evaluate again"
         )
-    if missing := [each["env"] for each in own if each[metric] is None]:
+    if missing := [env for env, each in own.items() if each[metric] is None]:
         raise ValueError(
             f"aggregate of {name}: got no {metric} in {', '.join(missing)}, which tells none; try --metric {METRICS[1]}"
         )
-    return {each["env"]: float(each[metric]) for each in own}
+    return own
+
+
+def _require_alike(where: str, records: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError if runs' records of one environment differ in a field of `ALIKE`, and tell all in which they do."""
+    differences: list[str] = []
+    for field in ALIKE:
+        told = list(dict.fromkeys(str(each.get(field, "untold")) for each in records))
+        if len(told) > 1:
+            differences.append(f"{field} ({' and '.join(told)})")
+    if differences:
+        raise ValueError(
+            f"{where}: got evaluations that differ in {', '.join(differences)}, expected the same of all runs; evaluate "
+            "them alike, or sum them up under different names"
+        )

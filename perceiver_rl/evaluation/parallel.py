@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 
 from perceiver_rl.entities import Observation
 from perceiver_rl.evaluation.agent import Agent
-from perceiver_rl.evaluation.rollout import EpisodeRecord, torch_threads_of
-from perceiver_rl.infos import WON, numbers_in, won_in
+from perceiver_rl.evaluation.rollout import EpisodeRecord, telling_where, torch_threads_of
+from perceiver_rl.infos import outcome_in
 from perceiver_rl.rewards import require_finite
 from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
 
@@ -93,37 +93,35 @@ class _Game:
         self._begin()
 
     def _begin(self) -> None:
-        with _telling_where(self.index, 0):
+        self.length = 0
+        with self._telling_where():
             self.observations, _ = self.env.reset(seed=self.seed)
         self.seed = None  # of the first episode only; the following ones go on from there
         self.returns = dict.fromkeys(self.env.agents, 0.0)
         self.infos: dict[str, dict[str, Any]] = {}  # the last one of each agent
         self.started = set(self.env.agents)
-        self.length = 0
 
     def rows_of(self, policy: str) -> list[str]:
         """Agents of a policy that live."""
-        unknown = [agent for agent in self.env.agents if agent not in self.policy_of]
-        if unknown:
-            raise ValueError(f"agent {unknown[0]!r}: got no policy, expected one of {', '.join(self.policy_of)}")
-        return [agent for agent in self.env.agents if self.policy_of[agent] == policy]
+        return agents_of(policy, self.env.agents, self.policy_of)
 
     def step(self, actions: Mapping[str, Any]) -> bool:
         """One step; whether it ended the episode."""
         before = set(self.env.agents)
-        with _telling_where(self.index, self.length + 1):
+        self.length += 1
+        with self._telling_where():
             self.observations, rewards, _, _, infos = self.env.step(actions)
             for agent, reward in rewards.items():
                 require_finite(reward, f"reward of {agent!r}")
                 self.returns[agent] = self.returns.get(agent, 0.0) + float(reward)
-        self.length += 1
         self.infos |= infos
         self.started = set(self.env.agents) - before
         if self.env.agents:
             return False
         of_agents = list(self.returns.values())
-        wins = {won for info in self.infos.values() if (won := won_in(info)) is not None}
-        numbers = _means([numbers_in(info) for info in self.infos.values()]) | {RETURN_PER_AGENT: fmean(of_agents or [0.0])}
+        outcomes = [outcome_in(info) for info in self.infos.values()]
+        wins = {outcome.won for outcome in outcomes if outcome.won is not None}
+        numbers = _means([outcome.numbers for outcome in outcomes]) | {RETURN_PER_AGENT: fmean(of_agents or [0.0])}
         won = wins.pop() if len(wins) == 1 else None  # where one wins what the other loses, nobody's is the episode's
         self.records.append(EpisodeRecord(sum(of_agents), self.length, won, numbers))
         self.left -= 1
@@ -131,13 +129,16 @@ class _Game:
             self._begin()
         return True
 
+    def _telling_where(self) -> AbstractContextManager[None]:
+        return telling_where(f"in step {self.length} of an evaluation's episode in environment {self.index}")
 
-def _means(infos: Sequence[Mapping[str, float]]) -> dict[str, float]:
+
+def _means(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """By key, over those that tell a finite number."""
     told: dict[str, list[float]] = {}
-    for info in infos:
-        for key, value in info.items():
-            if key != WON and math.isfinite(value):
+    for each in numbers:
+        for key, value in each.items():
+            if math.isfinite(value):
                 told.setdefault(key, []).append(value)
     return {key: fmean(values) for key, values in sorted(told.items())}
 
@@ -149,18 +150,25 @@ def _choose(policies: Mapping[str, Agent], games: Sequence[_Game], greedy: bool)
         rows = [(number, agent) for number, game in enumerate(games) for agent in game.rows_of(name)]
         if not rows:
             continue
-        seen = [games[number].observations[agent] for number, agent in rows]
-        batch: Observation = {key: np.stack([each[key] for each in seen]) for key in seen[0]}
+        batch = stacked([games[number].observations[agent] for number, agent in rows])
         started = np.array([agent in games[number].started for number, agent in rows])
         for (number, agent), action in zip(rows, policy.act(batch, started, greedy), strict=True):
             actions[number][agent] = action
     return actions
 
 
-@contextmanager
-def _telling_where(index: int, step: int) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"in step {step} of an evaluation's episode in environment {index}")
-        raise
+def agents_of(policy: str, agents: Sequence[str], policy_of: Mapping[str, str]) -> list[str]:
+    """Those among living agents that play by a policy.
+
+    Raises:
+        ValueError: If one of them plays by none at all.
+    """
+    unknown = [agent for agent in agents if agent not in policy_of]
+    if unknown:
+        raise ValueError(f"agent {unknown[0]!r}: got no policy, expected one of {', '.join(policy_of)}")
+    return [agent for agent in agents if policy_of[agent] == policy]
+
+
+def stacked(observations: Sequence[Observation]) -> Observation:
+    """Single observations of one schema, at least one, as a batch: arrays `[observations, …]`."""
+    return {key: np.stack([each[key] for each in observations]) for key in observations[0]}

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.entities import EntitySchema, schema_of
 from perceiver_rl.evaluation.agent import Agent
-from perceiver_rl.infos import UNITS, WON, info_of, numbers_in, won_in
+from perceiver_rl.infos import UNITS, info_of, outcome_in
 from perceiver_rl.rewards import require_finite
 from perceiver_rl.seeding import AGENT, EVALUATION, stream_seed
 
@@ -71,7 +71,7 @@ def evaluate(
 
     Raises:
         ValueError: If `episodes_per_env` is not positive, the environment resets in another mode or has no
-            schema, or an observation does not keep the contract.
+            schema, an observation does not keep the contract, or a reward is not finite.
         Exception: Whatever else the environment or the agent raises. All errors of a step carry a note that
             tells the environment and the step.
     """
@@ -106,7 +106,7 @@ def _play(
     while done < total:
         step += 1
         resets = ended
-        with _telling_where(env, step):
+        with telling_where(f"in step {step} of an evaluation in {num_envs} environments of {type(env.unwrapped).__name__}"):
             schema.check(observation, (num_envs,))
             observation, reward, terminated, truncated, infos = env.step(agent.act(observation, started, greedy))
             require_finite(reward)
@@ -124,12 +124,12 @@ def _play(
 
 
 @contextmanager
-def _telling_where(env: VectorEnv[Any, Any, Any], step: int) -> Iterator[None]:
-    """Add to an error where it happened: the traceback of an environment's own bug tells of no evaluation."""
+def telling_where(note: str) -> Iterator[None]:
+    """Add to an error where it happened: the traceback of an environment's own bug tells of no evaluation or replay."""
     try:
         yield
     except Exception as error:
-        error.add_note(f"in step {step} of an evaluation in {env.num_envs} environments of {type(env.unwrapped).__name__}")
+        error.add_note(note)
         raise
 
 
@@ -145,5 +145,5 @@ def torch_threads_of(count: int) -> Iterator[None]:
 
 
 def _record(total_reward: float, length: int, info: dict[str, Any]) -> EpisodeRecord:
-    numbers = {key: value for key, value in numbers_in(info).items() if key != WON}
-    return EpisodeRecord(total_reward, length, won_in(info), numbers, info.get(UNITS, {}))
+    outcome = outcome_in(info)
+    return EpisodeRecord(total_reward, length, outcome.won, outcome.numbers, info.get(UNITS, {}))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from perceiver_rl.entities import EntitySchema, Observation, schema_of
 from perceiver_rl.environments import require_possible_agents
 from perceiver_rl.evaluation.arena import PER_AGENT
-from perceiver_rl.evaluation.rollout import torch_threads_of
-from perceiver_rl.infos import numbers_in
+from perceiver_rl.evaluation.parallel import agents_of, stacked
+from perceiver_rl.evaluation.rollout import telling_where, torch_threads_of
+from perceiver_rl.infos import outcome_in
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.replay.recorder import Tape, Thought, frame_of, think
 from perceiver_rl.replay.recording import Episode, Recording
@@ -53,7 +53,8 @@ def record_parallel(
 
     Raises:
         ValueError: If the shown policy is none of them, nobody plays by it, an agent has no policy, or an observation does
-            not keep the contract.
+            not keep the contract, or a reward of a shown agent is not finite.
+        Exception: Whatever else the environment or a policy raises. All errors of a step carry a note that tells the step.
     """
     mine = [agent for agent in require_possible_agents(env) if policy_of.get(agent) == shown]
     if not mine:
@@ -72,22 +73,24 @@ def record_parallel(
                 steps += 1
                 actions: dict[str, Any] = {}
                 seen: dict[str, tuple[Thought, int]] = {}
-                for player in players:
-                    thoughts = player.think(observations, env.agents, policy_of, greedy)
-                    actions |= {agent: thought.options[row] for agent, (thought, row) in thoughts.items()}
-                    if player.name == shown:
-                        seen = thoughts
                 before = observations
-                observations, rewards, terminated, truncated, infos = env.step(actions)
+                with telling_where(f"in step {steps} of a replay in {env_name}"):
+                    for player in players:
+                        thoughts = player.think(before, env.agents, policy_of, greedy)
+                        actions |= {agent: thought.options[row] for agent, (thought, row) in thoughts.items()}
+                        if player.name == shown:
+                            seen = thoughts
+                    observations, rewards, terminated, truncated, infos = env.step(actions)
+                    for agent in seen:
+                        require_finite(rewards[agent], f"reward of {agent!r}")
                 for agent, (thought, row) in seen.items():
                     lives = tapes.setdefault(agent, [])
                     if not lives or lives[-1].over:  # an agent that comes back begins an episode of its own
                         lives.append(Tape())
                     tape = lives[-1]
-                    require_finite(rewards[agent], f"reward of {agent!r}")
                     tape.add(_frame(schema, before[agent]), thought, float(rewards[agent]), row)
                     if terminated[agent] or truncated[agent]:
-                        tape.end(_frame(schema, observations[agent]), numbers_in(infos.get(agent) or {}))
+                        tape.end(_frame(schema, observations[agent]), outcome_in(infos.get(agent) or {}))
                 if on_step is not None:
                     on_step(number, episodes, steps)
             prefix = f"{number + 1}: " if episodes > 1 else ""
@@ -121,13 +124,10 @@ class _Player:
         self, observations: Mapping[str, Observation], agents: list[str], policy_of: Mapping[str, str], greedy: bool
     ) -> dict[str, tuple[Thought, int]]:
         """What those think who live and play by this policy: for each the thought of all, and its row in it."""
-        unknown = [agent for agent in agents if agent not in policy_of]
-        if unknown:
-            raise ValueError(f"agent {unknown[0]!r}: got no policy, expected one of {', '.join(policy_of)}")
-        rows = [agent for agent in agents if policy_of[agent] == self.name]
+        rows = agents_of(self.name, agents, policy_of)
         if not rows:
             return {}
-        batch = {key: np.stack([observations[agent][key] for agent in rows]) for key in observations[rows[0]]}
+        batch = stacked([observations[agent] for agent in rows])
         self._policy.schema.check(batch, (len(rows),))
         thought = think(self._policy, batch, greedy=greedy, generator=self._generator)
         return {agent: (thought, row) for row, agent in enumerate(rows)}

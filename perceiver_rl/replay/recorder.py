@@ -15,8 +15,8 @@ from torch import Tensor
 
 from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.entities import GLOBALS, VISIBILITY, EntitySchema, Observation, features_key, schema_of
-from perceiver_rl.evaluation.rollout import torch_threads_of
-from perceiver_rl.infos import WON, info_of, numbers_in, won_in
+from perceiver_rl.evaluation.rollout import telling_where, torch_threads_of
+from perceiver_rl.infos import Outcome, info_of, outcome_in
 from perceiver_rl.nn.capture import capture_attention
 from perceiver_rl.nn.perceiver_io import PerceiverIO
 from perceiver_rl.policy.entity_policy import EntityPolicy
@@ -48,7 +48,10 @@ def record(
     max_steps: int | None = None,
     on_step: Callable[[int, int, int], None] | None = None,
 ) -> Recording:
-    """Record the first episode of every environment of a batch: those that `evaluate` plays with the same seed.
+    """Record the first episode of every environment of a batch.
+
+    With the same seed and as many environments they are the first that `evaluate` plays. Greedily they are with fewer, too,
+    where each environment has a random stream of its own; draws of actions come from one stream for the batch.
 
     Args:
         policy: Who plays, on the device where it is; put into evaluation mode.
@@ -63,8 +66,9 @@ def record(
         on_step: Called after every step with episodes done, episodes in all, and steps so far.
 
     Raises:
-        ValueError: If the environment resets in another mode or has no schema, its scene names unknown features, or an
-            observation does not keep the contract.
+        ValueError: If the environment resets in another mode or has no schema, its scene names unknown features, an
+            observation does not keep the contract, or a reward is not finite.
+        Exception: Whatever else the environment or the policy raises. All errors of a step carry a note that tells the step.
     """
     require_next_step_autoreset(env, env_name)
     schema = schema_of(env.single_observation_space)
@@ -79,21 +83,22 @@ def record(
         steps = 0
         while not all(tape.over for tape in tapes) and steps != max_steps:
             steps += 1
-            schema.check(observation, (env.num_envs,))
-            thought = think(policy, observation, greedy=greedy, generator=generator)
             before = observation
-            observation, reward, terminated, truncated, infos = env.step(thought.options)
-            require_finite(reward)
+            with telling_where(f"in step {steps} of a replay in {env.num_envs} environments of {env_name}"):
+                schema.check(before, (env.num_envs,))
+                thought = think(policy, before, greedy=greedy, generator=generator)
+                observation, reward, terminated, truncated, infos = env.step(thought.options)
+                require_finite(reward)
             for index, tape in enumerate(tapes):
                 if not tape.over:
                     tape.add(frame_of(schema, before, index), thought, float(reward[index]), index)
                     if terminated[index] or truncated[index]:
-                        tape.end(frame_of(schema, observation, index), numbers_in(info_of(infos, index)))
+                        tape.end(frame_of(schema, observation, index), outcome_in(info_of(infos, index)))
             if on_step is not None:
                 on_step(sum(tape.over for tape in tapes), len(tapes), steps)
     for index, tape in enumerate(tapes):
         if not tape.over:
-            tape.end(frame_of(schema, observation, index), {})
+            tape.end(frame_of(schema, observation, index), Outcome())
     return Recording(
         env=env_name,
         policy=policy_name,
@@ -179,7 +184,7 @@ class Tape:
     frames: list[Observation] = field(default_factory=list)
     thoughts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
-    numbers: dict[str, float] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
     over: bool = False
 
     def add(self, frame: Observation, thought: Thought, reward: float, index: int) -> None:
@@ -188,19 +193,16 @@ class Tape:
         self.thoughts.append({key: array[index] for key, array in thought.arrays.items()})
         self.rewards.append(reward)
 
-    def end(self, frame: Observation, numbers: dict[str, float]) -> None:
+    def end(self, frame: Observation, outcome: Outcome) -> None:
         """The last frame, and what the environment said of the episode."""
         self.frames.append(frame)
-        self.numbers = numbers
+        self.outcome = outcome
         self.over = True
 
     def episode(self, schema: EntitySchema, name: str) -> Episode:
         """All of it as arrays."""
         frames = {key: np.stack([frame[key] for frame in self.frames]) for key in self.frames[0]}
         thoughts = {key: np.stack([thought[key] for thought in self.thoughts]) for key in self.thoughts[0]}
-        numbers = dict(self.numbers)
-        won = won_in(numbers)
-        numbers.pop(WON, None)
         return Episode(
             name=name,
             features={each.name: frames[features_key(each.name)] for each in schema.entity_types},
@@ -214,6 +216,6 @@ class Tape:
             reward=np.array(self.rewards, np.float32),
             actors_to_memory=thoughts["actors_to_memory"],
             latents_to_tokens=thoughts.get("latents_to_tokens"),
-            won=won,
-            info=numbers,
+            won=self.outcome.won,
+            info=self.outcome.numbers,
         )

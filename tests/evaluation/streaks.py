@@ -57,6 +57,7 @@ class Streaks(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         self.alternate = alternate
         self.tells_won = True
         self.broken_at: int | None = None
+        self.reward_broken_at: int | None = None
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Observation, dict[str, Any]]:
         if seed is not None:
@@ -73,6 +74,8 @@ class Streaks(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         resets = self.ended
         noise = np.array([stream.random() for stream in self.streams])
         rewards = np.where(resets, GARBAGE, 1 + self.noise * noise + self.action_reward * actions[:, 0])
+        if self.num_steps == self.reward_broken_at:
+            rewards[-1] = np.inf
         self.short ^= resets & self.alternate
         self.step_of_episode = np.where(resets, 0, self.step_of_episode + 1)
         short = self.short

@@ -14,7 +14,7 @@ from perceiver_rl.evaluation.aggregation import aggregate, bootstrap, interquart
 
 def records(scores: dict[str, float], policy: str = "run") -> list[dict[str, Any]]:
     """An evaluation: the run greedy and sampled (0.1 worse), beside a random policy."""
-    kept = {"control": "centralized", "return_mean": 1.0}
+    kept = {"control": "centralized", "return_mean": 1.0, "seed": 0, "episodes": 64, "env_config": {}}
     rows = [{"env": env, "policy": policy, "mode": "greedy", "win_rate": score} | kept for env, score in scores.items()]
     rows += [each | {"mode": "sampled", "win_rate": each["win_rate"] - 0.1} for each in rows]
     return rows + [{"env": env, "policy": "random", "mode": "greedy", "win_rate": 0.0} | kept for env in scores]
@@ -65,7 +65,7 @@ def test_aggregate__says_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="got the same evaluation twice"):
         aggregate("mine", [records({"a": 0.2}), records({"a": 0.2})], "greedy")
     apart = [each | {"control": "decentralized"} for each in records({"a": 0.3})]
-    with pytest.raises(ValueError, match="got centralized and decentralized control, which are not comparable"):
+    with pytest.raises(ValueError, match=r"differ in control \(centralized and decentralized\), expected the same"):
         aggregate("mine", [records({"a": 0.2}), apart], "greedy")
     with pytest.raises(ValueError, match="metric: got 'wins', expected one of win_rate, return_mean"):
         aggregate("mine", [records({"a": 0.2})], "greedy", "wins")
@@ -73,15 +73,83 @@ def test_aggregate__says_what_does_not_fit() -> None:
         aggregate("mine", [], "greedy")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("seed", 7, r"seed \(0 and 7\)"),
+        ("episodes", 512, r"episodes \(64 and 512\)"),
+        ("env_config", {"size": 9}, r"env_config \(\{\} and \{'size': 9\}\)"),
+    ],
+)
+def test_aggregate__refuses_runs_that_were_not_evaluated_alike(field: str, value: object, message: str) -> None:
+    def other(env: str) -> list[dict[str, Any]]:
+        return [each | ({field: value} if each["env"] == env else {}) for each in records({"a": 0.3, "b": 0.4}, "s1")]
+
+    runs = [records({"a": 0.2, "b": 0.3}, "s0"), other("b")]
+    with pytest.raises(ValueError, match=f"aggregate of mine in b: got evaluations that differ in {message}, expected"):
+        aggregate("mine", runs, "greedy")
+    alike = [[each | {field: value} for each in run] for run in runs]
+    assert aggregate("mine", alike, "greedy").mean.value == pytest.approx(0.3)
+
+
+def test_aggregate__names_all_that_differs_and_what_is_not_told() -> None:
+    runs = [records({"a": score}) for score in (0.1, 0.2)]
+    for each in runs[1]:
+        each["seed"] = 3
+        del each["env_config"]
+    with pytest.raises(ValueError, match=r"differ in seed \(0 and 3\), env_config \(\{\} and untold\), expected"):
+        aggregate("mine", runs, "greedy")
+    for each in runs[0]:
+        each["seed"] = 3
+        del each["env_config"]
+    assert aggregate("mine", runs, "greedy").runs == 2  # all of them older than that field
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        *(("win_rate", value, "a number from 0 to 1, or null") for value in (np.nan, "0.5", True, -0.01, 1.01, [0.5])),
+        *(("return_mean", value, "a finite number") for value in (np.nan, np.inf, "1", False, None, 10**400)),
+        *(("episodes", value, "an integer of at least 1") for value in (0, 64.0, True, "64")),
+        *(("seed", value, "an integer of at least 0") for value in (-1, False, None)),
+        ("mode", "best", "one of greedy, sampled"),
+        ("env", 3, "a name"),
+        ("env_config", "{}", "a mapping"),
+    ],
+)
+def test_read_evaluation__names_file_and_field_of_what_is_no_figure(
+    field: str, value: object, expected: str, tmp_path: Path
+) -> None:
+    rows = records({"a": 0.4})
+    file = tmp_path / "evaluation.json"
+    file.write_text(json.dumps(rows))
+    assert read_evaluation(file) == rows
+    rows[1][field] = value
+    file.write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=rf"evaluation\.json, record 2, {field}: got .*, expected {expected}"):
+        read_evaluation(file)
+
+
+def test_read_evaluation__takes_untold_wins_and_records_older_than_options(tmp_path: Path) -> None:
+    rows = [each | {"win_rate": None} for each in records({"a": 0.4})]
+    del rows[0]["env_config"]
+    (tmp_path / "evaluation.json").write_text(json.dumps(rows))
+    assert read_evaluation(tmp_path) == rows
+
+
 def test_read_evaluation__refuses_other_files(tmp_path: Path) -> None:
     (tmp_path / "not.json").write_text("[")
     (tmp_path / "dict.json").write_text("{}")
     (tmp_path / "other.json").write_text('[{"env": "a"}]')
+    (tmp_path / "list.json").write_text("[[1]]")
+    (tmp_path / "long.json").write_text("[" + "1" * 5000 + "]")
     for name, message in (
         ("none.json", "no such file"),
         ("not.json", "no JSON"),
         ("dict.json", "no list of records"),
-        ("other.json", "a record without env"),
+        ("other.json", "record 1: got no policy, expected a file of `perceiver-rl evaluate --json`"),
+        ("list.json", r"record 1: got \[1\], expected a file"),
+        ("long.json", "no JSON"),
     ):
         with pytest.raises(ValueError, match=message):
             read_evaluation(tmp_path / name)

@@ -80,6 +80,55 @@ def test_evaluation__repeats_itself_by_seed() -> None:
     assert play(0) != play(1)
 
 
+def test_evaluation__seeds_each_policy_and_the_environments_by_streams_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seeds(seed: int) -> list[int]:
+        given: list[int] = []
+        reset = Deliveries.reset
+
+        def resetting(env: Deliveries, seed: int | None = None, options: Any = None) -> Any:
+            given.extend([] if seed is None else [seed])
+            return reset(env, seed, options)
+
+        class Seeded(_Knows):
+            def reset(self, num_envs: int, seed: int) -> None:
+                super().reset(num_envs, seed)
+                given.append(seed)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Deliveries, "reset", resetting)
+            policies = {kind: Seeded(schema) for kind, schema in SCHEMAS.items()}
+            envs = [make_deliveries(("courier", "porter")) for _ in range(2)]
+            evaluate_parallel(policies, BOTH, envs, episodes_per_env=2, seed=seed, greedy=False)
+        return given
+
+    first, again, other = seeds(0), seeds(0), seeds(1)
+    assert len(first) == len(SCHEMAS) + 2  # each environment's first episode alone is seeded
+    assert first == again
+    assert len(set(first + other)) == 2 * len(first)
+
+
+def test_evaluation__tells_a_policy_whose_first_observation_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    acting: list[list[str]] = []
+    step = Deliveries.step
+
+    def noting(env: Deliveries, actions: Any) -> Any:
+        acting.append(list(actions))
+        return step(env, actions)
+
+    monkeypatch.setattr(Deliveries, "step", noting)
+    agent, envs = _Knows(COURIER), [make_deliveries() for _ in range(2)]
+    evaluate_parallel({"courier": agent}, COURIERS, envs, episodes_per_env=2, seed=0, greedy=True)
+    expected: list[bool] = []
+    seen: list[set[str]] = []
+    for number, names in enumerate(acting):  # both environments in turns, and all episodes are of one length
+        if number % (2 * TIME_LIMIT) == 0:
+            seen = [set(), set()]
+        expected += [name not in seen[number % 2] for name in names]
+        seen[number % 2] |= set(names)
+    assert [first for _, started, _ in agent.calls for first in started.tolist()] == expected
+    assert 4 < sum(expected) < len(expected)  # not those alone with whom an episode begins
+
+
 def test_evaluation__plays_as_many_episodes_in_each_environment_and_tells() -> None:
     told: list[tuple[int, int]] = []
     records = evaluate_parallel(

@@ -139,6 +139,14 @@ def test_evaluate__names_the_feature_that_is_not_a_number() -> None:
         play(env)
 
 
+def test_evaluate__wants_finite_rewards() -> None:
+    env = Streaks(2)
+    env.reward_broken_at = 4
+    with pytest.raises(ValueError, match="reward: got inf, expected finite numbers") as caught:
+        play(env)
+    assert caught.value.__notes__ == ["in step 4 of an evaluation in 2 environments of Streaks"]
+
+
 def test_evaluate__tells_the_step_in_which_the_environment_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     env = Streaks(2)
     play_on = env.step

@@ -16,7 +16,7 @@ from perceiver_rl.evaluation.trained import Trained
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.replay import Recording, read_page, record_parallel, write_page
 from perceiver_rl.replay.trained import record_trained
-from tests.parallel_environments import SCHEMAS, TIME_LIMIT, make_deliveries
+from tests.parallel_environments import SCHEMAS, TIME_LIMIT, Deliveries, make_deliveries
 
 KINDS = ("courier", "porter")
 
@@ -111,6 +111,19 @@ def test_record_parallel__plays_the_episode_that_evaluate_plays(greedy: bool) ->
 def test_record_parallel__refuses_a_policy_that_nobody_plays_by() -> None:
     with pytest.raises(ValueError, match="got policy 'knight', by which no agent plays; expected one of courier, porter"):
         recording_of("knight")
+
+
+def test_record_parallel__tells_the_step_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Deliveries.step
+
+    def broken(env: Deliveries, actions: Any) -> Any:
+        observations, rewards, *others = step(env, actions)
+        return observations, dict.fromkeys(rewards, np.inf if env._time == 3 else 0.0), *others
+
+    monkeypatch.setattr(Deliveries, "step", broken)
+    with pytest.raises(ValueError, match="reward of 'courier_0': got inf, expected finite numbers") as caught:
+        recording_of()
+    assert caught.value.__notes__ == ["in step 3 of a replay in deliveries"]
 
 
 def test_record_trained__asks_whom_to_show_where_several_policies_play(tmp_path: Path) -> None:

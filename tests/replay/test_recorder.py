@@ -97,6 +97,19 @@ def test_record__plays_the_episodes_that_evaluate_plays(control: Any, greedy: bo
     assert [episode.length for episode in recording.episodes] == [each.length for each in records]
 
 
+def test_record__tells_the_step_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = DuelVectorEnv.step
+
+    def broken(env: DuelVectorEnv, actions: Any) -> Any:
+        observation, reward, *others = step(env, actions)
+        return observation, np.where(env._time == 2, np.nan, reward), *others
+
+    monkeypatch.setattr(DuelVectorEnv, "step", broken)
+    with pytest.raises(ValueError, match="reward: got nan, expected finite numbers") as caught:
+        record_duels()
+    assert caught.value.__notes__ == [f"in step 2 of a replay in 2 environments of duel {NASTIER}"]
+
+
 def test_record__same_seed_same_page_and_another_seed_another() -> None:
     assert make_page(record_duels(seed=7)) == make_page(record_duels(seed=7))
     assert make_page(record_duels(seed=7)) != make_page(record_duels(seed=8))
