@@ -1,16 +1,19 @@
-"""What TensorBoard's pictures cost a training run: the same run with and without them, in turn.
+"""What TensorBoard's pictures cost training: intervals with and without them, in turn, within one run.
 
     python -m benchmarks.pictures
 
-Seconds of training are the run's own, from the first iteration to the last; those of the command have start-up and the last
-checkpoint's pictures, too, for which it waits. The second pair is in the other order. Wants two idle cores.
+The run's checkpoints end the intervals. At every second one pictures are asked for, and the interval that follows ends when
+they are drawn, too; so on one core it is longer by all that they take, and on two by what training feels of it. The two
+intervals of a pair are neighbours, in turned order in every second pair: a machine or a policy that becomes slower or faster
+meanwhile does so for both. The first interval, in which processes start and compile, is not counted; pictures of its
+checkpoint are drawn before the second begins. Wants cores without other work: `taskset -c 1` for one.
 """
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -18,50 +21,115 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.progress import read_progress
+from perceiver_rl.evaluation.statistics import mean_interval
+from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
+from perceiver_rl.rllib.training import Progress, prepare, train
+from perceiver_rl.tensorboard import Painter
 
-ORDER = (True, False, False, True)
+DEFAULT_INTERVAL = 100_000
+"""Environment steps between checkpoints where `perceiver-rl train` is told nothing else: what the share is of."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """How long one took."""
+class Pair:
+    """Two neighbouring intervals: seconds of training for 1,000 environment steps of each, and how long both are."""
 
-    pictures: bool
-    training: float
-    command: float
+    drawn: float
+    plain: float
+    interval: int
+
+    @property
+    def extra(self) -> float:
+        """Seconds that one checkpoint's pictures cost."""
+        return (self.drawn - self.plain) * self.interval / 1000
+
+    @property
+    def share(self) -> float:
+        """Of training's time, where pictures are drawn every `DEFAULT_INTERVAL` steps."""
+        return self.extra / (self.plain * DEFAULT_INTERVAL / 1000)
+
+
+class Meter:
+    """Told of progress and of checkpoints by a training run, has pictures drawn at some of them and takes the time.
+
+    Args:
+        painter: Draws.
+        pairs: How many pairs of intervals.
+    """
+
+    def __init__(self, painter: Painter, pairs: int) -> None:
+        self._painter = painter
+        self._order = [drawn for pair in range(pairs) for drawn in ((True, False) if pair % 2 == 0 else (False, True))]
+        self.measured: list[tuple[bool, float]] = []
+        """Of each interval whether pictures were drawn in it, and its seconds for 1,000 environment steps."""
+        self._begun: tuple[float, int] | None = None
+        self._env_steps = 0
+
+    def on_progress(self, progress: Progress) -> None:
+        """Take in how far training is."""
+        self._env_steps = progress.env_steps
+
+    def on_checkpoint(self, checkpoint: Path) -> None:
+        """End an interval and begin the next."""
+        if self._begun is None:
+            self._painter.paint(checkpoint)
+        self._painter.finish()
+        now = time.perf_counter()
+        if self._begun is not None:
+            began, steps = self._begun
+            drawn = self._order[len(self.measured)]
+            self.measured.append((drawn, 1000 * (now - began) / (self._env_steps - steps)))
+            typer.echo(f"{len(self.measured)}/{len(self._order)} {self.measured[-1]}", err=True)
+        self._begun = (time.perf_counter(), self._env_steps)
+        if len(self.measured) < len(self._order) and self._order[len(self.measured)]:
+            self._painter.paint(checkpoint)
+
+
+def pairs_of(measured: Sequence[tuple[bool, float]], interval: int) -> list[Pair]:
+    """Neighbouring intervals as pairs.
+
+    Args:
+        measured: As of `Meter`.
+        interval: Environment steps of each.
+    """
+    both = [dict(measured[first : first + 2]) for first in range(0, len(measured), 2)]
+    return [Pair(each[True], each[False], interval) for each in both]
+
+
+def table(pairs: Sequence[Pair]) -> str:
+    """Markdown: a row for each pair, and means with Student's 95 % intervals over pairs below."""
+    lines = ["| pair | s per 1,000 steps, drawn | plain | s per checkpoint | share at the default interval |"]
+    lines.append("|---|---|---|---|---|")
+    for number, each in enumerate(pairs, 1):
+        lines.append(f"| {number} | {each.drawn:.3f} | {each.plain:.3f} | {each.extra:.2f} | {100 * each.share:.2f} % |")
+    extra, share = [each.extra for each in pairs], [100 * each.share for each in pairs]
+    of_extra, of_share = mean_interval(extra), mean_interval(share)
+    cells = (
+        f"{mean(each.drawn for each in pairs):.3f}",
+        f"{mean(each.plain for each in pairs):.3f}",
+        f"{mean(extra):.2f} ({of_extra.low:.2f} to {of_extra.high:.2f})",
+        f"{mean(share):.2f} % ({of_share.low:.2f} to {of_share.high:.2f})",
+    )
+    return "\n".join([*lines, f"| mean | {' | '.join(cells)} |"])
 
 
 def main(
     config: Annotated[str, typer.Argument(help="Config file.")] = "configs/smax_2s3z_ppo.py",
-    steps: Annotated[int, typer.Option(help="Environment steps of each run; a checkpoint every 100,000.")] = 200_000,
-    pairs: Annotated[int, typer.Option(help="Runs with pictures, and as many without.", min=1)] = 2,
-    seed: Annotated[int, typer.Option(help="Of every run.")] = 0,
+    interval: Annotated[int, typer.Option(help="Environment steps of each interval.", min=1)] = 25_000,
+    pairs: Annotated[int, typer.Option(help="Intervals with pictures, and as many without.", min=2)] = 5,
+    seed: Annotated[int, typer.Option(help="Of the run.")] = 0,
 ) -> None:
     """Print a table."""
-    runs = []
-    for turn in range(2 * pairs):
-        runs.append(_run(config, steps, seed, ORDER[turn % len(ORDER)]))
-        typer.echo(f"{turn + 1}/{2 * pairs} {runs[-1]}", err=True)
-    print("| pictures | training, s | mean | command, s | mean |\n|---|---|---|---|---|")
-    for pictures in (True, False):
-        own = [run for run in runs if run.pictures == pictures]
-        training, command = [run.training for run in own], [run.command for run in own]
-        cells = [_list(training), f"{mean(training):.1f}", _list(command), f"{mean(command):.1f}"]
-        print(f"| {'drawn' if pictures else 'none'} | " + " | ".join(cells) + " |")
-
-
-def _run(config: str, steps: int, seed: int, pictures: bool) -> Run:
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        command = ["perceiver-rl", "train", config, "--steps", str(steps), "--seed", str(seed), "--out", str(out)]
-        began = time.perf_counter()
-        subprocess.run([*command, "--pictures" if pictures else "--no-pictures"], check=True, capture_output=True)
-        return Run(pictures, read_progress(out)[-1]["seconds"], time.perf_counter() - began)
-
-
-def _list(seconds: list[float]) -> str:
-    return ", ".join(f"{each:.1f}" for each in seconds)
+        settings = RunSettings(config, None, seed, interval * (2 * pairs + 1), ())
+        run = prepare(settings, RunFolder(Path(folder) / "run"))
+        env = run.config.env
+        with Painter(run.folder.path, env, run.config.env_config, seed=seed, say=typer.echo) as painter:
+            meter = Meter(painter, pairs)
+            train(run, checkpoint_every=interval, on_progress=meter.on_progress, on_checkpoint=meter.on_checkpoint)
+        if painter.count != pairs + 1:
+            raise RuntimeError(f"pictures: got those of {painter.count} checkpoints, expected of {pairs + 1}")
+    print(table(pairs_of(meter.measured, interval)))
 
 
 if __name__ == "__main__":

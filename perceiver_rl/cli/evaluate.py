@@ -45,7 +45,16 @@ def evaluate(
         Path | None, typer.Option("--json", metavar="FILE", help="Write one record for each row of the table.")
     ] = None,
     csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="The same as CSV.")] = None,
-    tensorboard: Annotated[bool, typer.Option(help="Log the checkpoint's results beside its training curves.")] = True,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Log for TensorBoard into DIR/evaluation. Without it a checkpoint's results go beside its training curves, "
+            "and a bundle's nowhere: its folder stays as it is.",
+            show_default=False,
+        ),
+    ] = None,
+    no_tensorboard: Annotated[bool, typer.Option("--no-tensorboard", help="Log nothing for TensorBoard.")] = False,
 ) -> None:
     """Evaluate a checkpoint or a bundle, greedy and sampled, with 95 % Wilson intervals of the win rate.
 
@@ -59,14 +68,21 @@ def evaluate(
     perceiver-rl evaluate runs/2s3z/checkpoints/checkpoint_0000300000 --against heuristic,random
 
     perceiver-rl evaluate runs/2s3z --env smax/2s3z,smax/3s5z,smax/8m --csv transfer.csv
+
+    perceiver-rl evaluate agents/bundles/smax_2s3z --tensorboard runs/shipped
     """
     with clear_errors():
-        from perceiver_rl.evaluation.contests import closing_all, contests_of
+        from perceiver_rl.bundle import is_bundle
+        from perceiver_rl.evaluation.contests import closing_all, contests_of, policies_in
         from perceiver_rl.evaluation.report import make_table, make_units_table, write_csv, write_json
         from perceiver_rl.evaluation.tensorboard import log_summaries
         from perceiver_rl.evaluation.trained import find_trained
         from perceiver_rl.provenance import provenance
 
+        if tensorboard is not None and no_tensorboard:
+            raise ValueError("evaluate: got --tensorboard and --no-tensorboard, expected one of them at most")
+        if tensorboard is not None and is_bundle(tensorboard):
+            raise ValueError(f"--tensorboard {tensorboard}: got a bundle, expected another folder: bundles stay as they are")
         provenance()  # the code that plays is the one that is there now
         trained = find_trained(checkpoint, env)
         contests = contests_of(trained, [name for name in against.split(",") if name], episodes)
@@ -90,10 +106,12 @@ def evaluate(
         out.print(make_units_table(summaries))
     for file in filter(None, (json_file, csv_file)):
         say(f"Records:    {file}")
-    if tensorboard and trained.curves is not None:
+    curves = None if no_tensorboard else tensorboard or trained.curves
+    if curves is not None:
         own = [each for each, contest in zip(summaries, contests, strict=True) if contest.is_evaluated]
-        log_summaries(trained.curves, own, trained.env_steps)
-        say(f"Curves:     tensorboard --logdir {trained.curves}")
+        alone = trained.curves is None or curves.resolve() != trained.curves.resolve()
+        log_summaries(curves, own, trained.env_steps, policies_in(contests), alone=alone)
+        say(f"Curves:     tensorboard --logdir {curves}")
 
 
 def aggregate(

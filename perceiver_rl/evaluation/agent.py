@@ -48,7 +48,8 @@ class PolicyAgent:
     """
 
     def __init__(self, policy: EntityPolicy) -> None:
-        self._policy = policy.eval()
+        self.policy = policy.eval()
+        """What chooses."""
         self._device = next(policy.parameters()).device
         self._generator = torch.Generator(self._device)
 
@@ -61,7 +62,7 @@ class PolicyAgent:
         # torch.tensor copies: environments may hand out read-only views of memory that is not theirs (JAX).
         tensors = {key: torch.tensor(array, device=self._device) for key, array in observation.items()}
         with torch.inference_mode():
-            options, _ = self._policy.act(tensors, greedy=greedy, generator=self._generator)
+            options, _ = self.policy.act(tensors, greedy=greedy, generator=self._generator)
         return options.cpu().numpy()
 
 

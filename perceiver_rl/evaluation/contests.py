@@ -15,6 +15,7 @@ from perceiver_rl.evaluation.arena import Arena, ParallelArena, VectorArena
 from perceiver_rl.evaluation.statistics import Mode, Summary, summarize
 from perceiver_rl.evaluation.trained import Trained
 from perceiver_rl.mixture import members_of
+from perceiver_rl.policy.entity_policy import EntityPolicy
 
 MAX_ENVS = 128
 """Environments of an evaluation's batch at most."""
@@ -64,6 +65,17 @@ class Contest:
             records, env=self.arena.env, policy=self.policy, mode=self.mode, seed=seed, control=self.arena.control
         )
         return replace(summary, env_config=self.env_config, checkpoint=self.checkpoint, env_steps=self.env_steps)
+
+
+def policies_in(contests: Sequence[Contest]) -> dict[str, dict[str, EntityPolicy]]:
+    """The policies that are evaluated, by environment and module id, each with that environment's schema."""
+    return {
+        contest.arena.env: {
+            module: player.policy for module, player in contest.players.items() if isinstance(player, PolicyAgent)
+        }
+        for contest in contests
+        if contest.is_evaluated
+    }
 
 
 def contests_of(trained: Trained, against: Sequence[str], episodes: int) -> list[Contest]:

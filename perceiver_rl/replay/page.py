@@ -28,7 +28,7 @@ FORMAT = 2
 """Raised whenever older files can no longer be read."""
 
 _DTYPES = {"bool": "|b1", "float16": "<f2", "float32": "<f4", "int16": "<i2"}
-_SCRIPTS = ("data.js", "field.js", "chart.js", "panel.js", "main.js")
+_SCRIPTS = ("data.js", "marks.js", "field.js", "chart.js", "panel.js", "main.js")
 """Of the viewer, in the order in which they are put together."""
 _FEATURES = "features/"
 _ALIGNMENT = 4

@@ -23,13 +23,14 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 from torch.utils.tensorboard import SummaryWriter
 
+from perceiver_rl.descriptions import model_text, schema_text
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.callbacks import VerbCounts
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
 from perceiver_rl.rllib.learners import SquadLearner
 from perceiver_rl.rllib.metrics import ACTIONS, env_steps, flatten, verb_shares
-from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, model_text, models, schema_text, settings_text
+from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, models, settings_text
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 from perceiver_rl.summaries import add_summary, hparams_session, verb_histogram
 from perceiver_rl.trial import try_environment, try_parallel_environment

@@ -139,9 +139,8 @@ class Painter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            with self._counting():
-                while kind is None and self._drawing is not None:
-                    self._collect(self._drawing)
+            if kind is None:
+                self.finish()
         except KeyboardInterrupt:
             kind = KeyboardInterrupt
             raise
@@ -154,6 +153,12 @@ class Painter:
         """Ask for a checkpoint's pictures, and do not wait for them."""
         with self._counting():
             self._ask(checkpoint)
+
+    def finish(self) -> None:
+        """Wait until everything that was asked for is drawn."""
+        with self._counting():
+            while self._drawing is not None:
+                self._collect(self._drawing)
 
     def _ask(self, checkpoint: Path) -> None:
         if self._drawing is not None and self._drawing.done():

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 from typer.testing import CliRunner, Result
 
 from agents.presets import preset
@@ -133,6 +135,47 @@ def test_evaluate__plays_a_bundle_as_its_checkpoint_and_beside_it(run: Path, tmp
     for mine, beside in zip(of_bundle[:2], of_bundle[3:], strict=True):
         assert {**mine, "policy": ""} == {**beside, "policy": ""}
     assert sorted(bundle.iterdir()) == before, "an evaluation writes nothing into a bundle"
+
+
+def test_evaluate__logs_a_bundle_where_it_is_told_to_and_nowhere_else(run: Path, tmp_path: Path) -> None:
+    bundle, log = tmp_path / "bundle", tmp_path / "new" / "log"
+    assert command("export", run, bundle, "--no-onnx").exit_code == 0
+    before = sorted(bundle.iterdir())
+    evaluate = ("evaluate", bundle, "--env", ENV, "--episodes", 12)
+    silent = command(*evaluate)
+    assert "Curves:" not in silent.stderr
+    done = command(*evaluate, "--tensorboard", log)
+    assert f"Curves:     tensorboard --logdir {log}" in done.stderr
+    assert sorted(bundle.iterdir()) == before
+    (folder,) = (log / "evaluation").iterdir()
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert [each.step for each in events.Scalars("evaluation/greedy/return")] == [64]
+    assert {"evaluation/settings/text_summary", "evaluation/schema/text_summary"} <= set(events.Tags()["tensors"])
+    assert metadata.SESSION_START_INFO_TAG in events.PluginTagToContent("hparams")
+
+    into_it = command(*evaluate, "--tensorboard", bundle)
+    assert (into_it.exit_code, sorted(bundle.iterdir())) == (2, before)
+    assert "got a bundle, expected another folder" in into_it.stderr
+    both = command(*evaluate, "--tensorboard", log, "--no-tensorboard")
+    assert both.exit_code == 2
+    assert "got --tensorboard and --no-tensorboard, expected one of them at most" in both.stderr
+
+
+def test_evaluate__logs_a_checkpoint_beside_its_training_or_where_it_is_told_to(run: Path, tmp_path: Path) -> None:
+    evaluate = ("evaluate", run, "--env", ENV, "--episodes", 12)
+    command(*evaluate, "--tensorboard", tmp_path / "log")
+    assert not (run / "evaluation").exists()
+    command(*evaluate, "--no-tensorboard")
+    assert not (run / "evaluation").exists()
+    command(*evaluate)
+    (folder,) = (run / "evaluation").iterdir()
+    assert folder.name in {each.name for each in (tmp_path / "log" / "evaluation").iterdir()}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert "evaluation/schema/text_summary" in events.Tags()["tensors"]
+    with pytest.raises(KeyError, match="hparams"):  # the training's row is there already
+        events.PluginTagToContent("hparams")
 
 
 def test_evaluate__runs_no_code_because_a_bundle_says_so(tmp_path: Path) -> None:

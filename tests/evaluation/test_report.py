@@ -6,11 +6,9 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
-import pytest
 from rich.console import Console
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from perceiver_rl.evaluation import Summary, log_summaries, make_table, write_json
+from perceiver_rl.evaluation import Summary, make_table, write_json
 from perceiver_rl.evaluation.report import make_units_table, write_csv
 
 GREEDY = Summary(
@@ -89,40 +87,3 @@ def test_make_units_table__has_a_row_for_each_kind() -> None:
     assert "smax/2s3z perceiver greedy stalker 2,048 1.25 -" in rows
     assert "smax/2s3z perceiver greedy zealot 3,072 0.50 0.75" in rows
     assert not any("sampled" in row for row in rows)
-
-
-def scalars_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {
-        tag: [(event.step, pytest.approx(event.value, abs=1e-6)) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-    }
-
-
-def test_log_summaries__makes_a_curve_over_checkpoints(tmp_path: Path) -> None:
-    log_summaries(tmp_path, [GREEDY, SAMPLED], env_steps=1000)
-    log_summaries(tmp_path, [replace(GREEDY, win_rate=0.0)], env_steps=2000)
-    scalars = scalars_in(tmp_path / "evaluation" / "smax_2s3z")
-    assert scalars["evaluation/greedy/win_rate"] == [(1000, 0.953), (2000, 0.0)]
-    assert scalars["evaluation/sampled/win_rate"] == [(1000, 0.5)]
-    assert scalars["evaluation/greedy/episode_length"] == [(1000, 33.34), (2000, 33.34)]
-    assert set(scalars) == {
-        f"evaluation/{mode}/{name}"
-        for mode in ("greedy", "sampled")
-        for name in ("win_rate", "win_rate_low", "win_rate_high", "return", "episode_length", "units_left")
-    }
-
-
-def test_log_summaries__leaves_out_what_is_unknown_and_keeps_environments_apart(tmp_path: Path) -> None:
-    log_summaries(tmp_path, [GREEDY, NO_WINS], env_steps=1000)
-    assert set(scalars_in(tmp_path / "evaluation" / "mpe_spread")) == {
-        "evaluation/greedy/return",
-        "evaluation/greedy/episode_length",
-    }
-    assert "evaluation/greedy/win_rate" in scalars_in(tmp_path / "evaluation" / "smax_2s3z")
-
-
-def test_log_summaries__refuses_two_of_one_environment_and_mode(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"got greedy in smax/2s3z, greedy in smax/2s3z, expected at most one"):
-        log_summaries(tmp_path, [GREEDY, replace(GREEDY, policy="random")], env_steps=1000)

@@ -1,7 +1,5 @@
 """The page in a real browser. Skipped where there is none: `apt-get install chromium` brings one."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,77 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perceiver_rl.replay import Recording, write_page
-from tests.replay.duels import NASTIER, NASTY, NUM_LATENTS, record_duels
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from perceiver_rl.replay import Recording
+from tests.replay.duels import NASTIER, NASTY, NUM_LATENTS
+from tests.replay.viewer import CHROMIUM, Viewer
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path, nor in $CHROMIUM")
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def recording() -> Recording:
-    return record_duels("decentralized")
-
-
-@pytest.fixture(scope="module")
-def file(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("replay") / "replay.html"
-    size = write_page(recording, file)
-    assert size == file.stat().st_size < 200_000
-    return file
-
-
-class Viewer:
-    """The open page, and what went wrong in it."""
-
-    def __init__(self, browser: Any, file: Path, place: str = "") -> None:
-        self.errors: list[str] = []
-        self.requests: list[str] = []
-        self.page = browser.new_page(viewport={"width": 1280, "height": 800})
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(f"{file.as_uri()}#theme=dark{place}")
-        self.page.wait_for_selector("[data-ready]")
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until what was asked for is drawn."""
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    def press(self, key: str) -> None:
-        self.page.keyboard.press(key)
-        self.settle()
-
-    def step(self) -> int:
-        return int(self.page.get_attribute("#chart", "aria-valuenow"))
-
-    def bars(self, where: str) -> dict[str, float]:
-        """Names and shares of a list of bars."""
-        bars = self.page.query_selector_all(f"#{where} li:not(.note)")
-        texts = [(bar.query_selector(".name").inner_text(), bar.query_selector(".share").inner_text()) for bar in bars]
-        return {name: float(share.removesuffix(" %")) / 100 for name, share in texts}
-
-    def pixels(self) -> str:
-        return self.page.evaluate("() => document.getElementById('field').toDataURL()")
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 
 @pytest.fixture
@@ -226,6 +159,11 @@ def test_page__has_help_another_episode_and_another_theme(viewer: Viewer) -> Non
     assert viewer.page.get_attribute("#chart", "aria-valuemax") == "5"
     viewer.press("t")
     assert viewer.page.get_attribute("html", "data-theme") == "light"
+
+
+def test_page__legend_tells_kinds_sides_and_what_marks_mean(viewer: Viewer) -> None:
+    assert viewer.page.inner_text("#kinds").split("\n") == ["knight lancer", "knight archer", NASTY]
+    assert viewer.page.inner_text("#marks").split("\n") == ["health", "cooldown", "target", "attention"]
 
 
 @pytest.mark.parametrize("width", [360, 800, 1920])

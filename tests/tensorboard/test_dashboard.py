@@ -1,4 +1,7 @@
-"""TensorBoard in a real browser, on a real run. Skipped where there is none: `apt-get install chromium` brings one."""
+"""TensorBoard in a real browser: on what a run writes, and, slowly, on a run that was trained.
+
+Skipped where there is no browser: `apt-get install chromium` brings one.
+"""
 
 import os
 import socket
@@ -11,32 +14,63 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
-from tests.replay.test_page import ARGUMENTS, CHROMIUM
+from perceiver_rl.tensorboard import draw_pictures
+from perceiver_rl.tensorboard.painter import FOLDER
+from tests.replay.duels import DUEL, NASTIER, record_duels
+from tests.replay.viewer import ARGUMENTS, CHROMIUM
+from tests.rllib.test_event_file import record as record_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path, nor in $CHROMIUM")]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path, nor in $CHROMIUM")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
+CONFIG = "tests/tensorboard/duel_config.py"
+NUMBERS = {
+    "outcome/return": 1.5,
+    "outcome/win_rate": 0.5,
+    "outcome/episode_length": 4.5,
+    "policy/entropy_per_actor": 0.7,
+    "value/explained_variance": 0.1,
+    "optimizer/learning_rate": 1e-3,
+    "actions/stop": 0.25,
+    f"actions/{NASTIER}": 0.25,
+    "actions/attack": 0.5,
+}
 COMMANDS = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(scope="module")
-def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["written", pytest.param("trained", marks=pytest.mark.slow)])
+def logdir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one short run."""
     logdir = tmp_path_factory.mktemp("runs")
-    train = [str(COMMANDS / "perceiver-rl"), "train", "tests/tensorboard/duel_config.py", "--steps", "2000"]
+    if request.param == "trained":
+        train_run(logdir / "duel")
+    else:
+        write_run(logdir / "duel")
+    return logdir
+
+
+def write_run(folder: Path) -> None:
+    """What the code that logs a run writes of one iteration, and of one checkpoint."""
+    record_run(folder, CONFIG, {"default_policy": DUEL}, NUMBERS)
+    with SummaryWriter(str(folder / FOLDER)) as writer:
+        draw_pictures(record_duels()).write(writer, 64)
+
+
+def train_run(folder: Path) -> None:
+    train = [str(COMMANDS / "perceiver-rl"), "train", CONFIG, "--steps", "2000", "--checkpoint-every", "1000"]
     done = subprocess.run(
-        [*train, "--checkpoint-every", "1000", "--out", str(logdir / "duel")],
+        [*train, "--out", str(folder)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     assert "Pictures:   of 2 checkpoints" in done.stderr
-    return logdir
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +90,7 @@ def address(logdir: Path) -> Iterator[str]:
 
 
 def wait_for_runs(address: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             with urllib.request.urlopen(f"{address}/data/runs", timeout=5) as answer:
@@ -68,14 +102,20 @@ def wait_for_runs(address: str) -> None:
         time.sleep(0.2)
 
 
-@pytest.fixture
-def page(address: str) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     with playwright.sync_playwright() as running:
         browser = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(30_000)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.set_default_timeout(120_000)  # on cores that other work keeps busy a page takes half a minute
+    yield page
+    page.close()
 
 
 def keep(page: Any, name: str) -> None:
@@ -88,14 +128,16 @@ def keep(page: Any, name: str) -> None:
 def test_dashboard__shows_scalars_in_readable_groups(page: Any, address: str) -> None:
     page.goto(f"{address}/#timeseries")
     for group in ("actions", "outcome", "policy", "value", "optimizer", "time"):
-        page.wait_for_selector(f"metrics-card-group-toolbar >> text={group}", state="attached")
+        title = page.locator("metrics-card-group-toolbar").get_by_text(group, exact=True)
+        title.scroll_into_view_if_needed()
+        assert title.is_visible()
     keep(page, "timeseries")
 
 
 def test_dashboard__shows_pictures_and_plays_the_episode(page: Any, address: str) -> None:
     with page.expect_response(lambda answer: answer.headers.get("content-type") == "image/gif") as video:
         page.goto(f"{address}/#images")
-        page.wait_for_selector("tf-image-loader img", state="attached")
+        page.wait_for_selector("tf-image-loader img")
         keep(page, "images")
         page.fill("tf-tag-filterer input", "episode/video")  # shown, and so loaded, if it was out of sight
     assert video.value.body().startswith(b"GIF89a")
@@ -103,12 +145,12 @@ def test_dashboard__shows_pictures_and_plays_the_episode(page: Any, address: str
 
 def test_dashboard__shows_hyper_parameters_beside_final_metrics(page: Any, address: str) -> None:
     page.goto(f"{address}/#hparams")
-    page.wait_for_selector("text=learning_rate", state="attached")
-    page.wait_for_selector("text=outcome/return", state="attached")
+    page.wait_for_selector("text=learning_rate")
+    page.wait_for_selector("text=outcome/return")
     keep(page, "hparams")
 
 
 def test_dashboard__shows_config_and_schema_as_text(page: Any, address: str) -> None:
     page.goto(f"{address}/#text")
-    page.wait_for_selector("text=aimed at", state="attached")
+    page.wait_for_selector("text=aimed at")
     keep(page, "text")

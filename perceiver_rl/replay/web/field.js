@@ -1,33 +1,6 @@
 // The field: entities, what they choose, and what the selected one attends to.
 
 const GHOST_FRAMES = 10, TRAIL_FRAMES = 10;
-const POLYGONS = [null, [4, 0], [4, 0.25], [3, 0.25], [6, 0.25], [5, 0.25], [8, 0.125], [3, 0.75]]; // sides, turn; null: a circle
-
-/** The outline of a kind's shape around a point. */
-function outline(context, kind, x, y, radius) {
-  const polygon = POLYGONS[kind % POLYGONS.length];
-  context.beginPath();
-  if (!polygon) { context.arc(x, y, radius, 0, 2 * Math.PI); return; }
-  const [sides, turn] = polygon, size = radius * (sides === 3 ? 1.3 : sides === 4 ? 1.18 : 1.08), first = kind === 1 ? 0 : sides === 4 ? 0.125 : turn;
-  for (let i = 0; i < sides; i++) {
-    const angle = 2 * Math.PI * (i / sides - first);
-    context.lineTo(x + size * Math.cos(angle), y + size * Math.sin(angle));
-  }
-  context.closePath();
-}
-
-/** Fit a canvas's pixels to its size on the page, and give back its context in units of that size. */
-function fitted(canvas) {
-  const ratio = window.devicePixelRatio || 1, width = canvas.clientWidth, height = canvas.clientHeight;
-  if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-  }
-  const context = canvas.getContext("2d");
-  context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  context.clearRect(0, 0, width, height);
-  return { context, width, height };
-}
 
 class Field {
   constructor(canvas, recording) {
@@ -262,12 +235,11 @@ class Field {
     const largest = this.spots.filter((spot) => spot && of[spot.entity.index] >= 0.05).sort((a, b) => of[b.entity.index] - of[a.entity.index]);
     context.font = this.font(11.5, 600);
     context.textAlign = "center";
-    const from = this.spots[this.state.selected], away = this.radius * 1.42 + 16;
     context.textBaseline = "middle";
+    const placed = [];
     for (const spot of largest.slice(0, 5)) {
-      // On the far side of the unit that looks, where there is most room.
-      const angle = spot === from ? -Math.PI / 2 : Math.atan2(spot.y - from.y, spot.x - from.x);
-      const text = `${Math.round(100 * of[spot.entity.index])} %`, x = spot.x + Math.cos(angle) * (away + 4), y = spot.y + Math.sin(angle) * away;
+      const text = `${Math.round(100 * of[spot.entity.index])} %`, [x, y] = this.freePlace(spot, placed);
+      placed.push([x, y]);
       context.lineWidth = 4;
       context.lineJoin = "round";
       context.strokeStyle = this.colours.field;
@@ -276,6 +248,23 @@ class Field {
       context.fillText(text, x, y);
     }
     context.textBaseline = "alphabetic";
+  }
+
+  /** Beside an entity, on the far side of the unit that looks if nothing stands there, else where least does. */
+  freePlace(spot, placed) {
+    const from = this.spots[this.state.selected], away = this.radius * 1.42 + 16;
+    const first = spot === from ? -Math.PI / 2 : Math.atan2(spot.y - from.y, spot.x - from.x);
+    let best = null, least = Infinity;
+    for (const turn of [0, 1, -1, 2, -2, 3, -3, 4]) {
+      const angle = first + (turn * Math.PI) / 4, x = spot.x + Math.cos(angle) * (away + 4), y = spot.y + Math.sin(angle) * away;
+      const near = (left, top, room) => Math.max(0, room - Math.hypot(left - x, (top - y) * 1.4));
+      let crowd = x < 20 || x > this.width - 20 || y < 10 || y > this.height - 36 ? 100 : 0;
+      for (const other of this.spots) if (other && other !== spot) crowd += near(other.x, other.y, this.radius * 1.5 + 16);
+      for (const [left, top] of placed) crowd += near(left, top, 34);
+      if (crowd < least) { best = [x, y]; least = crowd; }
+      if (crowd === 0) break;
+    }
+    return best;
   }
 
   drawEntity(spot) {
@@ -346,12 +335,4 @@ class Field {
     }
     return best;
   }
-}
-
-/** One entity's shape by itself. */
-function drawIcon(canvas, kind, colour, radius) {
-  const { context, width, height } = fitted(canvas);
-  outline(context, kind, width / 2, height / 2, radius);
-  context.fillStyle = colour;
-  context.fill();
 }

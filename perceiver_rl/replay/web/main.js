@@ -44,8 +44,13 @@ function start(recording) {
         break;
       }
     }
-    byId("legend").replaceChildren(...entries.map(([span]) => span));
+    byId("kinds").replaceChildren(...entries.map(([span]) => span));
     for (const [, canvas, kind, colour] of entries) drawIcon(canvas, kind, colour, 5.5);
+    for (const mark of byId("marks").children) {
+      const { name } = mark.dataset;
+      mark.hidden = name === "target" ? recording.head.targets.every((target) => target < 0) : name !== "attention" && recording.entities.every((entity) => entity.columns[name] < 0);
+      if (!mark.hidden) drawMark(mark.firstElementChild, name, colours);
+    }
   }
 
   function redraw() {

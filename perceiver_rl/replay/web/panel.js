@@ -74,6 +74,8 @@ function drawOptions(recording, episode, step, actor, why) {
   });
   byId("entropy").textContent = `${bars.length} legal, entropy ${entropy.toFixed(2)} nats`;
   list.replaceChildren(...bars);
+  const mark = list.querySelector(".chosen"); // in sight, and only this list moves for it
+  if (mark) list.scrollTop = Math.max(0, mark.offsetTop - list.offsetTop + mark.offsetHeight - list.clientHeight);
 }
 
 function drawAttention(state, recording, step, actor, why, onLatent) {
