@@ -27,14 +27,20 @@ def require_same_but_slots(trained: EntitySchema, given: EntitySchema, what: str
         )
 
 
-def differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
-    """What differs but numbers of slots, in words."""
+def differences(trained: EntitySchema, given: EntitySchema, how: str = "trained with") -> Iterator[str]:
+    """What differs but numbers of slots, in words.
+
+    Args:
+        trained: What there is.
+        given: What it shall go with.
+        how: What the words say of the first.
+    """
     of_trained = {each.name: each for each in trained.entity_types}
     of_given = {each.name: each for each in given.entity_types}
     if list(of_trained) != list(of_given):
-        yield _differ("entity types", ", ".join(of_trained), ", ".join(of_given))
+        yield _differ("entity types", ", ".join(of_trained), ", ".join(of_given), how)
     for name in of_trained.keys() & of_given.keys():
-        yield from _differences_of_type(of_trained[name], of_given[name])
+        yield from _differences_of_type(of_trained[name], of_given[name], how)
     for what, mine, theirs in (
         ("actors", trained.actors, given.actors),
         ("verbs", trained.verbs, given.verbs),
@@ -49,23 +55,23 @@ def differences(trained: EntitySchema, given: EntitySchema) -> Iterator[str]:
         ("privileged", trained.privileged, given.privileged),
     ):
         if mine != theirs:
-            yield _differ(what, ", ".join(mine), ", ".join(theirs))
+            yield _differ(what, ", ".join(mine), ", ".join(theirs), how)
 
 
-def _differences_of_type(trained: EntityType, given: EntityType) -> Iterator[str]:
+def _differences_of_type(trained: EntityType, given: EntityType, how: str) -> Iterator[str]:
     where = f"entity type {trained.name!r}"
     if trained.feature_names != given.feature_names:
-        yield _differ(f"{where}, features", ", ".join(trained.feature_names), ", ".join(given.feature_names))
+        yield _differ(f"{where}, features", ", ".join(trained.feature_names), ", ".join(given.feature_names), how)
         return
     ranges = zip(_ranges(trained.features), _ranges(given.features), strict=True)
     for mine, theirs in ranges:
         if mine != theirs:
-            yield _differ(f"{where}, range of a feature", mine, theirs)
+            yield _differ(f"{where}, range of a feature", mine, theirs, how)
 
 
 def _ranges(features: tuple[Feature, ...]) -> list[str]:
     return [f"{each.name} [{each.low:g}, {each.high:g}]" for each in features]
 
 
-def _differ(what: str, trained: str, given: str) -> str:
-    return f"{what}: got {given or 'none'}, trained with {trained or 'none'}"
+def _differ(what: str, trained: str, given: str, how: str) -> str:
+    return f"{what}: got {given or 'none'}, {how} {trained or 'none'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-TRAINING, EVALUATION, AGENT = range(3)
+TRAINING, EVALUATION, AGENT, COLLECTION, ORDER = range(5)
 """What a stream is for; the first word of its seed."""
 
 
@@ -16,7 +16,7 @@ def stream_seed(purpose: int, *words: int) -> int:
     would play what training saw.
 
     Args:
-        purpose: One of `TRAINING`, `EVALUATION`, `AGENT`.
+        purpose: One of `TRAINING`, `EVALUATION`, `AGENT`, `COLLECTION` (of episodes) and `ORDER` (of steps in training).
         words: What tells the stream from others of that purpose, each at least 0, e.g. the user's seed.
 
     Source: numpy's `SeedSequence`, which spreads words over all seeds.

@@ -87,7 +87,7 @@ class BundleRecord:
 
 
 _FEATURE = {"name": str, "low": float, "high": float}
-_SCHEMA = {
+SCHEMA_FORM = {
     "entity_types": [{"name": str, "features": [_FEATURE], "max_count": int}],
     "actors": [str],
     "verbs": [str],
@@ -111,7 +111,7 @@ _PROVENANCE = {
 }
 _FORM = {
     "format": int,
-    "schema": _SCHEMA,
+    "schema": SCHEMA_FORM,
     "config": MapOf(ANYTHING),
     "provenance": _PROVENANCE,
     "evaluation": [MapOf(ANYTHING)],

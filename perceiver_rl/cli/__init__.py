@@ -1,4 +1,4 @@
-"""The command line: `perceiver-rl train | evaluate | aggregate | export | replay | bench`."""
+"""The command line: `perceiver-rl train | evaluate | aggregate | collect | export | replay | bench`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from perceiver_rl import __version__
 from perceiver_rl.cli.bench import bench_encoder
+from perceiver_rl.cli.collect import collect
 from perceiver_rl.cli.evaluate import aggregate, evaluate
 from perceiver_rl.cli.export import export
 from perceiver_rl.cli.replay import replay
@@ -43,7 +44,7 @@ def options(
     """What all commands share."""
 
 
-for command in (train, evaluate, aggregate, export, replay):
+for command in (train, evaluate, aggregate, collect, export, replay):
     app.command()(command)
 bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Measure speed and memory on this machine.")
 bench_app.command("encoder")(bench_encoder)

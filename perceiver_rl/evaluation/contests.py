@@ -139,12 +139,12 @@ def _contests_of_other(arena: Arena, name: str, trained: Trained) -> list[Contes
 
 def _arena(trained: Trained, env: str, episodes: int) -> Arena:
     if trained.module is None:
-        return ParallelArena(env, _num_envs(episodes, MAX_PARALLEL_ENVS), trained.env_config, trained.agents)
-    num_envs = max(_num_envs(episodes, MAX_ENVS), len(members_of(env)))
+        return ParallelArena(env, num_envs_for(episodes, MAX_PARALLEL_ENVS), trained.env_config, trained.agents)
+    num_envs = max(num_envs_for(episodes, MAX_ENVS), len(members_of(env)))
     return VectorArena(env, num_envs, trained.env_config, trained.module)
 
 
-def _num_envs(episodes: int, at_most: int) -> int:
+def num_envs_for(episodes: int, at_most: int) -> int:
     """Environments for at least that many episodes, so that each plays the same number."""
     episodes_per_env = math.ceil(episodes / at_most)
     return math.ceil(episodes / episodes_per_env)

@@ -43,6 +43,23 @@ class EpisodeRecord:
     under `"kind"` of strings; empty if it tells nothing of them."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of a batch of environments, in the arrays that they gave back: copy what shall be kept."""
+
+    observation: Observation
+    """What was seen before it, `[num_envs, …]` each."""
+    actions: NDArray[np.int64]
+    rewards: NDArray[Any]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    infos: dict[str, Any]
+    resets: NDArray[np.bool_]
+    """Environments that reset themselves in it: there it belongs to no episode."""
+    following: Observation
+    """What was seen after it; of an episode that ended in it, the last of all."""
+
+
 def evaluate(
     agent: Agent,
     env: VectorEnv[Any, Any, Any],
@@ -52,6 +69,8 @@ def evaluate(
     greedy: bool,
     on_episode: Callable[[int, int], None] | None = None,
     torch_threads: int = 1,
+    on_step: Callable[[Step], None] | None = None,
+    purpose: int = EVALUATION,
 ) -> list[EpisodeRecord]:
     """Play `env.num_envs * episodes_per_env` episodes. The same arguments give the same records.
 
@@ -65,6 +84,8 @@ def evaluate(
         on_episode: Called after every episode that counts, with how many are done and how many will be.
         torch_threads: Threads of the policy's forward passes. More than one pays for large models on idle cores
             only: beside a busy simulator or another run, threads wait for each other (docs/performance.md).
+        on_step: Called after every step.
+        purpose: What is played for: another purpose plays other episodes (`perceiver_rl.seeding`).
 
     Returns:
         The records, those of sub-environment 0 first, each environment's in the order of time.
@@ -80,22 +101,26 @@ def evaluate(
     require_next_step_autoreset(env, type(env).__name__)
     schema = schema_of(env.single_observation_space)
     with torch_threads_of(torch_threads):
-        return _play(agent, env, schema, episodes_per_env, seed, greedy, on_episode or (lambda done, total: None))
+        observation, _ = env.reset(seed=stream_seed(purpose, seed))
+        agent.reset(env.num_envs, stream_seed(AGENT, seed))
+        return _play(agent, env, schema, observation, episodes_per_env, greedy, on_episode or _nothing, on_step or _nothing)
+
+
+def _nothing(*arguments: Any) -> None:
+    """What is called where nobody wants to know."""
 
 
 def _play(
     agent: Agent,
     env: VectorEnv[Any, Any, Any],
     schema: EntitySchema,
+    observation: Observation,
     episodes_per_env: int,
-    seed: int,
     greedy: bool,
     on_episode: Callable[[int, int], None],
+    on_step: Callable[[Step], None],
 ) -> list[EpisodeRecord]:
     num_envs = env.num_envs
-    observation, _ = env.reset(seed=stream_seed(EVALUATION, seed))
-    agent.reset(num_envs, stream_seed(AGENT, seed))
-
     records: list[list[EpisodeRecord]] = [[] for _ in range(num_envs)]
     done, total = 0, num_envs * episodes_per_env
     rewards_so_far = np.zeros(num_envs)
@@ -108,8 +133,11 @@ def _play(
         resets = ended
         with telling_where(f"in step {step} of an evaluation in {num_envs} environments of {type(env.unwrapped).__name__}"):
             schema.check(observation, (num_envs,))
-            observation, reward, terminated, truncated, infos = env.step(agent.act(observation, started, greedy))
+            actions = agent.act(observation, started, greedy)
+            following, reward, terminated, truncated, infos = env.step(actions)
             require_finite(reward)
+        on_step(Step(observation, actions, reward, terminated, truncated, infos, resets, following))
+        observation = following
         rewards_so_far += np.where(resets, 0.0, reward)
         length += ~resets
         started, ended = resets, terminated | truncated

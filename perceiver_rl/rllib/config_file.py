@@ -26,6 +26,7 @@ SECTIONS = (
     "environment",
     "env_runners",
     "learners",
+    "offline_data",
     "training",
     "evaluation",
     "reporting",

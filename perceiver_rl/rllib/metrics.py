@@ -27,6 +27,8 @@ MODULE_TAGS: dict[str, str] = {
     "policy/kl": "mean_kl_loss",
     "policy/clip_fraction": "clip_fraction",
     "policy/loss": "policy_loss",
+    "policy/agreement": "agreement",
+    "policy/mean_weight": "mean_weight",
     "value/loss": "vf_loss_unclipped",
     "value/explained_variance": "vf_explained_var",
     "optimizer/learning_rate": "default_optimizer_learning_rate",
@@ -79,8 +81,9 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def env_steps(result: Mapping[str, Any]) -> int:
-    """Environment steps sampled since the run began, over all env runners; 0 before the first."""
-    return int(_find(result, ENV_STEPS) or 0)
+    """Environment steps since the run began: sampled by all env runners, or drawn from datasets; 0 before the first."""
+    found = _find(result, ENV_STEPS)
+    return int((_find(result, ENV_STEPS[-1:]) if found is None else found) or 0)
 
 
 def verb_shares(numbers: Mapping[str, float], schema: EntitySchema, module: str) -> dict[str, float]:

@@ -21,6 +21,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.impala import IMPALA
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch.utils.tensorboard import SummaryWriter
 
 from perceiver_rl.descriptions import model_text, schema_text
@@ -30,6 +31,7 @@ from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
 from perceiver_rl.rllib.learners import SquadLearner
 from perceiver_rl.rllib.metrics import ACTIONS, env_steps, flatten, verb_shares
+from perceiver_rl.rllib.recorded_episodes import take_recordings
 from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, models, settings_text
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 from perceiver_rl.summaries import add_summary, hparams_session, verb_histogram
@@ -102,7 +104,8 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
         config.learner_class.settings(config)
     present = config.callbacks_class
     config.callbacks([*(present if isinstance(present, list | tuple) else [present]), VerbCounts])
-    config.copy(copy_frozen=False).validate()
+    if config.is_online:  # others are told their spaces by their datasets first
+        config.copy(copy_frozen=False).validate()
     return config
 
 
@@ -136,7 +139,12 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
         ImportError: If the environment needs a package that is not installed.
     """
     config = build_config(settings)
+    recordings = None if config.is_online else take_recordings(config)
+    if recordings is not None:
+        config.copy(copy_frozen=False).validate()
     schemas, agents = _try(config, settings.seed)
+    if recordings is not None:
+        recordings.require(schemas[DEFAULT_MODULE_ID], config.env)
     if not resume:
         folder.create(settings)
         return PreparedRun(settings, folder, config, schemas, agents, checkpoint=None, seconds_before=0.0)
@@ -273,7 +281,10 @@ def _loop(
     stop: Callable[[], bool],
 ) -> TrainingResult:
     total = recorder.run.settings.total_env_steps
-    steps = env_steps({"env_runners": algorithm.metrics.peek("env_runners", default={})})
+    names = ("env_runners", NUM_ENV_STEPS_SAMPLED_LIFETIME)
+    steps = env_steps({name: algorithm.metrics.peek(name, default={}) for name in names})
+    if algorithm.offline_data is not None:
+        algorithm.offline_data.skip(steps)
     patience = ASYNCHRONOUS_PATIENCE_S if isinstance(algorithm, IMPALA) else 0.0
     next_checkpoint = steps + checkpoint_every
     empty_iterations = 0

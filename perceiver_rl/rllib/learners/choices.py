@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from perceiver_rl.policy.distribution import ActorCategorical
@@ -41,7 +41,14 @@ class Choices:
 
     def mean_over_actors(self, values: Float[Tensor, "batch actors"]) -> Float[Tensor, " batch"]:
         """Over those present; 0 where nobody is."""
-        return (values * self.present).sum(dim=1) / self.present.sum(dim=1).clamp(min=1)
+        return mean_over_actors(values, self.present)
+
+
+def mean_over_actors(
+    values: Float[Tensor, "batch actors"], present: Bool[Tensor, "batch actors"] | Float[Tensor, "batch actors"]
+) -> Float[Tensor, " batch"]:
+    """Over those present; 0 where nobody is."""
+    return (values * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
 
 
 def clipped_surrogate(
