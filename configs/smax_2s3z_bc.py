@@ -9,13 +9,13 @@ from agents.presets import preset
 from perceiver_rl.rllib import RecordedEpisodes, SquadBCLearner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 1_000_000) -> BCConfig:
+def make_config(total_env_steps: int = 500_000) -> BCConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         BCConfig()
         .environment(register_env("smax/2s3z"))
         .offline_data(
-            input_="datasets/2s3z",  # perceiver-rl collect agents/bundles/smax_2s3z datasets/2s3z --episodes 1000
+            input_="datasets/2s3z",  # perceiver-rl collect agents/bundles/smax_2s3z datasets/2s3z
             offline_data_class=RecordedEpisodes,
             dataset_num_iters_per_learner=1,
         )

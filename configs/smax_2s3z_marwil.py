@@ -9,18 +9,25 @@ from agents.presets import preset
 from perceiver_rl.rllib import RecordedEpisodes, SquadMARWILLearner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 1_000_000) -> MARWILConfig:
+def make_config(total_env_steps: int = 500_000) -> MARWILConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         MARWILConfig()
         .environment(register_env("smax/2s3z"))
         .offline_data(
-            input_="datasets/2s3z",  # perceiver-rl collect agents/bundles/smax_2s3z datasets/2s3z --episodes 1000
+            # perceiver-rl collect agents/bundles/smax_2s3z datasets/2s3z
+            # perceiver-rl collect heuristic datasets/2s3z-heuristic --env smax/2s3z
+            input_=["datasets/2s3z", "datasets/2s3z-heuristic"],
             offline_data_class=RecordedEpisodes,
             dataset_num_iters_per_learner=1,
         )
         .rl_module(rl_module_spec=module_spec(preset("small")))
         .training(
+            beta=1.0,
+            gamma=0.99,
+            vf_coeff=0.5,
+            moving_average_sqd_adv_norm_start=1.0,
+            moving_average_sqd_adv_norm_update_rate=0.01,
             lr=[[0, 1e-3], [total_env_steps, 0.0]],
             train_batch_size_per_learner=1024,
             grad_clip=0.5,
