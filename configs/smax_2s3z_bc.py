@@ -9,7 +9,7 @@ from agents.presets import preset
 from perceiver_rl.rllib import RecordedEpisodes, SquadBCLearner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 500_000) -> BCConfig:
+def make_config(total_env_steps: int = 300_000) -> BCConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         BCConfig()

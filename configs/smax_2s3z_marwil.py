@@ -9,7 +9,7 @@ from agents.presets import preset
 from perceiver_rl.rllib import RecordedEpisodes, SquadMARWILLearner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 500_000) -> MARWILConfig:
+def make_config(total_env_steps: int = 300_000) -> MARWILConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         MARWILConfig()

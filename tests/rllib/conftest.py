@@ -1,12 +1,14 @@
 """A small run on couriers, the environment of `tests/environments.py`; nothing here needs Ray to be running."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from agents.presets import preset
+from perceiver_rl.evaluation.collect import collect
 from perceiver_rl.rllib.callbacks import EpisodeOutcomes
 from perceiver_rl.rllib.env_runner import VectorEnvRunner
 from perceiver_rl.rllib.learners import SquadPPOLearner
@@ -54,3 +56,21 @@ def make_config() -> MakeConfig:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def expert_couriers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of couriers who all deliver where they should: 256 episodes, about 640 steps."""
+    return _collected("tests.couriers_expert:Expert", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def muddled_couriers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of couriers nearly all of whose choices are drawn."""
+    return _collected("tests.couriers_expert:Muddler", tmp_path_factory)
+
+
+def _collected(agent: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("datasets") / "couriers"
+    collect(agent, folder, env="tests.environments:make_couriers", episodes=256, seed=0, greedy=False)
+    return folder

@@ -1,0 +1,95 @@
+"""Squads learn a small task from recorded episodes; from choices that belong to other steps they do not."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from torch import Tensor
+
+from perceiver_rl.policy.entity_policy import EntityPolicy
+from perceiver_rl.rllib import SquadBCLearner, SquadMARWILLearner
+from tests.rllib.imitation import BATCH, Learner, make_config, score
+
+pytestmark = pytest.mark.usefixtures("ray_local")
+
+UPDATES = 120
+LEARNED, NOT_LEARNED = 0.9, 0.4
+"""Chance is 0.25, as in `test_learning`."""
+
+
+class Shuffled(SquadBCLearner):
+    """Every step is told what was chosen in another one, as far as it was to be had there; all else is as it is."""
+
+    def compute_loss_for_module(self, *, batch: dict[str, Any], **kwargs: Any) -> Tensor:
+        actions, legal = batch[Columns.ACTIONS], batch[Columns.OBS]["action_mask"]
+        other = actions[torch.randperm(len(actions))]
+        allowed = legal.gather(2, other.unsqueeze(2)).squeeze(2)
+        drawn = torch.where(legal, torch.rand(legal.shape), -1.0).argmax(dim=2)
+        there = legal.any(dim=2)
+        chosen = torch.where(there, torch.where(allowed, other, drawn), 0)
+        return super().compute_loss_for_module(batch={**batch, Columns.ACTIONS: chosen}, **kwargs)
+
+
+@contextmanager
+def _algorithm(learner: type[Learner], *datasets: Path, **training: Any) -> Iterator[Algorithm]:
+    algorithm = make_config(learner, *datasets, **training).build_algo()
+    try:
+        yield algorithm
+    finally:
+        algorithm.stop()
+
+
+def _policy(algorithm: Algorithm) -> EntityPolicy:
+    policy: EntityPolicy = algorithm.learner_group._learner.module[DEFAULT_MODULE_ID].unwrapped().policy
+    return policy
+
+
+def _learned(learner: type[Learner], *datasets: Path, updates: int = UPDATES, **training: Any) -> float:
+    with _algorithm(learner, *datasets, **training) as algorithm:
+        for _ in range(updates):
+            algorithm.train()
+        return score(_policy(algorithm))
+
+
+def test_bc__learns_to_give_each_actor_its_own_target(expert_couriers: Path) -> None:
+    with _algorithm(SquadBCLearner, expert_couriers) as algorithm:
+        assert score(_policy(algorithm)) < NOT_LEARNED
+        for _ in range(UPDATES):
+            result = algorithm.train()
+        assert result["num_env_steps_sampled_lifetime"] == UPDATES * BATCH
+        assert score(_policy(algorithm)) >= LEARNED
+
+
+def test_bc__learns_nothing_from_shuffled_choices(expert_couriers: Path) -> None:
+    assert _learned(Shuffled, expert_couriers) < NOT_LEARNED
+
+
+def test_marwil__learns_what_is_rewarded_where_most_choices_are_not(muddled_couriers: Path) -> None:
+    # One choice in three is right, so what is most often chosen is nearly nobody's post.
+    assert _learned(SquadMARWILLearner, muddled_couriers) > _learned(SquadBCLearner, muddled_couriers) + 0.1
+
+
+@pytest.mark.parametrize("learner", [SquadBCLearner, SquadMARWILLearner])
+def test_resumed_run__ends_where_a_run_in_one_piece_does(
+    learner: type[Learner], expert_couriers: Path, tmp_path: Path
+) -> None:
+    with _algorithm(learner, expert_couriers) as algorithm:
+        for _ in range(2):
+            algorithm.train()
+        algorithm.save_to_path(tmp_path / "checkpoint")
+        for _ in range(2):
+            algorithm.train()
+        whole = {name: each.clone() for name, each in _policy(algorithm).state_dict().items()}
+    with _algorithm(learner, expert_couriers) as algorithm:
+        algorithm.restore_from_path(tmp_path / "checkpoint")
+        algorithm.offline_data.skip(2 * BATCH)
+        for _ in range(2):
+            result = algorithm.train()
+        assert result["num_env_steps_sampled_lifetime"] == 4 * BATCH
+        torch.testing.assert_close(_policy(algorithm).state_dict(), whole, rtol=0, atol=0)
