@@ -129,9 +129,7 @@ class _Cutter:
 
     def __call__(self, step: Step) -> None:
         """One step more."""
-        # Copies: an environment may fill the same arrays anew.
-        seen = {key: np.array(array) for key, array in step.observation.items()}
-        self._steps.append(replace(step, observation=seen, actions=np.array(step.actions), rewards=np.array(step.rewards)))
+        self._steps.append(replace(step, actions=np.array(step.actions), rewards=np.array(step.rewards)))
         now = self._dropped + len(self._steps)
         self._begin[step.resets] = now
         for index in np.flatnonzero(step.terminated | step.truncated).tolist():

@@ -45,10 +45,10 @@ class EpisodeRecord:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a batch of environments, in the arrays that they gave back: copy what shall be kept."""
+    """One step of a batch of environments; what it led to is in the arrays that they gave back: copy what shall be kept."""
 
     observation: Observation
-    """What was seen before it, `[num_envs, …]` each."""
+    """What was seen before it, `[num_envs, …]` each; a copy."""
     actions: NDArray[np.int64]
     rewards: NDArray[Any]
     terminated: NDArray[np.bool_]
@@ -103,11 +103,9 @@ def evaluate(
     with torch_threads_of(torch_threads):
         observation, _ = env.reset(seed=stream_seed(purpose, seed))
         agent.reset(env.num_envs, stream_seed(AGENT, seed))
-        return _play(agent, env, schema, observation, episodes_per_env, greedy, on_episode or _nothing, on_step or _nothing)
-
-
-def _nothing(*arguments: Any) -> None:
-    """What is called where nobody wants to know."""
+        return _play(
+            agent, env, schema, observation, episodes_per_env, greedy, on_episode or (lambda done, total: None), on_step
+        )
 
 
 def _play(
@@ -118,7 +116,7 @@ def _play(
     episodes_per_env: int,
     greedy: bool,
     on_episode: Callable[[int, int], None],
-    on_step: Callable[[Step], None],
+    on_step: Callable[[Step], None] | None,
 ) -> list[EpisodeRecord]:
     num_envs = env.num_envs
     records: list[list[EpisodeRecord]] = [[] for _ in range(num_envs)]
@@ -134,9 +132,12 @@ def _play(
         with telling_where(f"in step {step} of an evaluation in {num_envs} environments of {type(env.unwrapped).__name__}"):
             schema.check(observation, (num_envs,))
             actions = agent.act(observation, started, greedy)
+            # The environment may fill the same arrays anew.
+            seen = {} if on_step is None else {key: np.array(array) for key, array in observation.items()}
             following, reward, terminated, truncated, infos = env.step(actions)
             require_finite(reward)
-        on_step(Step(observation, actions, reward, terminated, truncated, infos, resets, following))
+        if on_step is not None:
+            on_step(Step(seen, actions, reward, terminated, truncated, infos, resets, following))
         observation = following
         rewards_so_far += np.where(resets, 0.0, reward)
         length += ~resets

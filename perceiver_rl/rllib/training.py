@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import gymnasium
 import ray
@@ -281,8 +282,8 @@ def _loop(
     stop: Callable[[], bool],
 ) -> TrainingResult:
     total = recorder.run.settings.total_env_steps
-    names = ("env_runners", NUM_ENV_STEPS_SAMPLED_LIFETIME)
-    steps = env_steps({name: algorithm.metrics.peek(name, default={}) for name in names})
+    defaults: dict[str, Any] = {"env_runners": {}, NUM_ENV_STEPS_SAMPLED_LIFETIME: 0}
+    steps = env_steps({name: algorithm.metrics.peek(name, default=nothing) for name, nothing in defaults.items()})
     if algorithm.offline_data is not None:
         algorithm.offline_data.skip(steps)
     patience = ASYNCHRONOUS_PATIENCE_S if isinstance(algorithm, IMPALA) else 0.0

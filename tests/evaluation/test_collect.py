@@ -63,16 +63,17 @@ def test_collect__writes_what_was_played(env: str, tmp_path: Path) -> None:
     assert sorted((each.length, round(float(each.rewards.sum()), 4)) for each in episodes) == sorted(
         (record.length, round(record.total_reward, 4)) for record in records
     )
-    # Sub-environment 0 alone: its first episode ends in step 3, then it resets, and the second one ends after two more.
     assert {(each.length, each.terminated, each.truncated) for each in episodes} == {(2, True, False), (3, False, True)}
+    # Sub-environment 0: its first episode takes three steps, the fourth resets it, and the second one takes two.
     seen = [({key: array[0] for key, array in observation.items()}, actions[0]) for observation, actions in watcher.seen]
     for begin, length in ((0, 3), (4, 2)):
-        steps = seen[begin : begin + length + 1]
+        steps = seen[begin : begin + length]
         posts = np.stack([observation["entities/post"] for observation, _ in steps])
-        found = [each for each in episodes if np.array_equal(each.observations["entities/post"], posts)]
-        assert len(found) == 1
-        assert found[0].actions.tolist() == [actions.tolist() for _, actions in steps[:-1]]
-        np.testing.assert_array_equal(found[0].observations["action_mask"], [each["action_mask"] for each, _ in steps])
+        (found,) = (each for each in episodes if np.array_equal(each.observations["entities/post"][:-1], posts))
+        assert found.actions.tolist() == [actions.tolist() for _, actions in steps]
+        np.testing.assert_array_equal(found.observations["action_mask"][:-1], [each["action_mask"] for each, _ in steps])
+        if begin == 0:  # where it ended was seen, too
+            np.testing.assert_array_equal(found.observations["entities/post"][-1], seen[length][0]["entities/post"])
 
 
 def test_collect__tells_where_the_episodes_come_from(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_take_recordings__refuses_other_inputs() -> None:
         take_recordings(BCConfig())
     with pytest.raises(ValueError, match=r"expected the folder of a dataset, .* and RecordedEpisodes"):
         take_recordings(BCConfig().offline_data(input_="somewhere"))
-    with pytest.raises(ValueError, match=r"dataset nowhere: does not exist; .* perceiver-rl collect"):
+    with pytest.raises(ValueError, match=r"dataset nowhere: does not exist; .*`perceiver-rl collect"):
         take_recordings(BCConfig().offline_data(input_="nowhere", offline_data_class=RecordedEpisodes))
     config = BCConfig().offline_data(input_="nowhere", offline_data_class=RecordedEpisodes)
     with pytest.raises(ValueError, match=r"got a multi-agent config, expected a squad's"):

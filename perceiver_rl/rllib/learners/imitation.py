@@ -43,7 +43,6 @@ class _ImitationLearner(SquadLearner, MARWILTorchLearner):
         for name, expected, why in (
             ("training.bc_logstd_coeff", 0, "discrete choices have no deviation"),
             ("training.burnin_len", 0, "the policy has no memory to warm up"),
-            ("training.lambda_", 1, "value targets are the returns as they were played"),
             ("offline_data.dataset_num_iters_per_learner", 1, "steps are counted by batches; make those larger"),
         ):
             got = getattr(config, name.rpartition(".")[2])
