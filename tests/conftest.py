@@ -32,7 +32,7 @@ hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-LONGEST = ("test_cli.py", "test_cli_multi_agent.py", "test_onnx.py")
+LONGEST = ("test_cli.py", "test_cli_multi_agent.py", "test_cli_offline.py", "test_onnx.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
