@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import tree
+from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -66,7 +67,7 @@ class ShuffledSteps:
         for batch in self.batches(batch_size):
             yield {DEFAULT_MODULE_ID: tree.map_structure(lambda tensor: tensor.to(device), batch)}
 
-    def _rows(self, rows: np.ndarray) -> dict[str, Any]:
+    def _rows(self, rows: NDArray[Any]) -> dict[str, Any]:
         steps, returns = self._steps
         return {
             # RLlib counts the rows of the first column.
@@ -75,7 +76,7 @@ class ShuffledSteps:
             Columns.VALUE_TARGETS: torch.from_numpy(returns[rows]),
         }
 
-    def _indices(self, begin: int, size: int) -> np.ndarray:
+    def _indices(self, begin: int, size: int) -> NDArray[Any]:
         """The steps at these places of the endless order."""
         total = len(self._steps[0])
         places = np.arange(begin, begin + size)
@@ -83,12 +84,12 @@ class ShuffledSteps:
             [self._order(epoch)[places[places // total == epoch] % total] for epoch in np.unique(places // total).tolist()]
         )
 
-    def _order(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> NDArray[Any]:
         """All steps in the order of an epoch; the last one asked for is kept."""
         if self._orders.get("epoch") != epoch:
             generator = np.random.default_rng(stream_seed(ORDER, self.seed, epoch))
             self._orders.update(epoch=epoch, order=generator.permutation(len(self._steps[0])))
-        order: np.ndarray = self._orders["order"]
+        order: NDArray[Any] = self._orders["order"]
         return order
 
     @cached_property
@@ -96,7 +97,7 @@ class ShuffledSteps:
         return {}
 
     @cached_property
-    def _steps(self) -> tuple[Steps, np.ndarray]:
+    def _steps(self) -> tuple[Steps, NDArray[Any]]:
         steps = read_steps(self.paths)
         return steps, steps.returns(self.discount)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perceiver_rl.rllib.callbacks import VerbCounts
-from perceiver_rl.rllib.metrics import flatten, verb_shares
+from perceiver_rl.rllib.metrics import env_steps, flatten, verb_shares
 from tests.environments import COURIERS
 from tests.rllib.conftest import MakeConfig
 
@@ -57,3 +57,10 @@ def test_verb_counts__count_what_was_sampled(make_config: MakeConfig, bulk: bool
     assert waits > 0
     assert deliveries > 0
     assert {verb: float(count.peek()) for verb, count in counted.items()} == {"wait": waits, "deliver": deliveries}
+
+
+def test_env_steps__are_those_sampled_or_where_nothing_is_those_drawn() -> None:
+    assert env_steps({}) == 0
+    assert env_steps({"num_env_steps_sampled_lifetime": 7}) == 7
+    assert env_steps({"env_runners": {}, "num_env_steps_sampled_lifetime": 7}) == 7
+    assert env_steps({"env_runners": {"num_env_steps_sampled_lifetime": 5}, "num_env_steps_sampled_lifetime": 7}) == 5
