@@ -1,6 +1,7 @@
 """BC on SMAX 2s3z, centralized control: imitate recorded battles.
 
 Two stalkers and three zealots against the same. A step is one that is drawn from the dataset; no battle is played.
+Not run to its end yet.
 """
 
 from ray.rllib.algorithms.bc import BCConfig
