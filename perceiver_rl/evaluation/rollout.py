@@ -19,7 +19,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from perceiver_rl.autoreset import require_next_step_autoreset
-from perceiver_rl.entities import EntitySchema, schema_of
+from perceiver_rl.entities import EntitySchema, Observation, schema_of
 from perceiver_rl.evaluation.agent import Agent
 from perceiver_rl.infos import UNITS, info_of, outcome_in
 from perceiver_rl.rewards import require_finite
