@@ -22,6 +22,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.impala import IMPALA
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
+from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch.utils.tensorboard import SummaryWriter
 
@@ -204,10 +205,18 @@ def train(
         _interrupt_if(stopping())
         with _building(run.config) as algorithm:
             if run.checkpoint:
-                algorithm.restore_from_path(run.checkpoint.resolve())
+                restore(algorithm, run.checkpoint)
             _interrupt_if(stopping())
             recorder = _Recorder(run, on_checkpoint or (lambda checkpoint: None))
             return _loop(algorithm, recorder, checkpoint_every, on_progress or (lambda progress: None), stopping)
+
+
+def restore(algorithm: Algorithm, checkpoint: Path) -> None:
+    """Let an algorithm go on from a checkpoint."""
+    if algorithm.env_runner_group is None:  # of offline training; `Algorithm` would go on to tell env runners the weights
+        Checkpointable.restore_from_path(algorithm, checkpoint.resolve())
+    else:
+        algorithm.restore_from_path(checkpoint.resolve())
 
 
 class _Recorder:

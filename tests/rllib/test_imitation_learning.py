@@ -15,6 +15,7 @@ from torch import Tensor
 
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.rllib import RecordedEpisodes, SquadBCLearner, SquadMARWILLearner
+from perceiver_rl.rllib.training import restore
 from tests.rllib.imitation import BATCH, Learner, make_config, score
 
 UPDATES = 120
@@ -62,7 +63,7 @@ def _learned(learner_class: type[Learner], *datasets: Path, updates: int = UPDAT
 
 
 def test_bc__learns_to_give_each_actor_its_own_target(expert_couriers: Path) -> None:
-    assert _learned(SquadBCLearner, expert_couriers, updates=1) < NOT_LEARNED
+    assert _learned(SquadBCLearner, expert_couriers, updates=0) < NOT_LEARNED
     assert _learned(SquadBCLearner, expert_couriers) >= LEARNED
 
 
@@ -88,7 +89,7 @@ def test_resumed_run__ends_where_a_run_in_one_piece_does(
             algorithm.train()
         whole = {name: each.clone() for name, each in _policy(algorithm).state_dict().items()}
     with _algorithm(learner, expert_couriers) as algorithm:
-        algorithm.restore_from_path(tmp_path / "checkpoint")
+        restore(algorithm, tmp_path / "checkpoint")
         algorithm.offline_data.skip(2 * BATCH)
         for _ in range(2):
             result = algorithm.train()
