@@ -16,7 +16,7 @@ def make_config(total_env_steps: int = 300_000) -> BCConfig:
         BCConfig()
         .environment(register_env("smax/2s3z"))
         .offline_data(
-            input_="datasets/2s3z",  # perceiver-rl collect agents/bundles/smax_2s3z datasets/2s3z
+            input_=["datasets/2s3z"],  # perceiver-rl collect agents/bundles/smax_2s3z datasets/2s3z
             offline_data_class=RecordedEpisodes,
             dataset_num_iters_per_learner=1,
         )

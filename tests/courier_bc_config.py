@@ -11,7 +11,7 @@ def make_config(total_env_steps: int = 20_000) -> BCConfig:
     return (
         BCConfig()
         .environment(register_env("tests.environments:make_couriers"))
-        .offline_data(input_="datasets/couriers", offline_data_class=RecordedEpisodes, dataset_num_iters_per_learner=1)
+        .offline_data(input_=["datasets/couriers"], offline_data_class=RecordedEpisodes, dataset_num_iters_per_learner=1)
         .rl_module(rl_module_spec=module_spec(preset("tiny")))
         .training(
             lr=[[0, 3e-3], [total_env_steps, 0.0]],
