@@ -1,7 +1,7 @@
 """MARWIL on SMAX 2s3z, centralized control: imitate what went well in recorded battles.
 
 Two stalkers and three zealots against the same. A step is one that is drawn from the dataset; no battle is played.
-Not run to its end yet.
+Not tuned yet: 77.1 % greedy wins, seed 0 (docs/results.md).
 """
 
 from ray.rllib.algorithms.marwil import MARWILConfig
