@@ -1,6 +1,7 @@
 """BC on SMAX 2s3z, centralized control: 99.8 % greedy wins, seed 0 (docs/results.md).
 
-Two stalkers and three zealots against the same. It imitates recorded battles: a step is one that is drawn from the dataset; no battle is played.
+Two stalkers and three zealots against the same. It imitates recorded battles: a step is one that is
+drawn from the dataset; no battle is played.
 """
 
 from ray.rllib.algorithms.bc import BCConfig
