@@ -57,8 +57,8 @@ class _VTraceLearner(SquadLearner):
     **Which ratio where.** Each actor's own: it corrects for what *it* would do otherwise by now, as if the others belonged
     to the environment, which is how independent PPO learns, too. So V-trace runs for each actor, over its own ratios: its
     advantages are its own, and the squad's value learns the mean of its present actors' targets. The ratio of the joint
-    action would be exact, but it is a product: where each of five actors changed its mind by a fifth, V-trace, which cuts
-    it off at 1, keeps four fifths of a temporal difference and looks four steps ahead instead of twenty. The price is a
+    action would be exact, but it is a product that V-trace cuts off at 1: the traces get shorter, the more so the larger the
+    squad (docs/decisions.md has what that cost). The price is a
     bias where others have changed since. `ratio="joint"` weighs by the joint action everywhere, which is RLlib's loss.
     """
 
