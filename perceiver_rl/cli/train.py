@@ -41,6 +41,13 @@ def train(
         int | None,
         typer.Option(help="Processes that sample, beside the learner's; 0 samples in the learner's process.", min=0),
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="A running Ray cluster to train on: auto, host:port or ray://host:port. The current folder travels there. "
+            "Default: RAY_ADDRESS, else this machine alone."
+        ),
+    ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Environment steps between checkpoints.", min=1)] = 100_000,
     pictures: Annotated[
         bool, typer.Option(help="Draw each checkpoint's attention and an episode of it for TensorBoard, beside training.")
@@ -59,16 +66,20 @@ def train(
 
     perceiver-rl train configs/smax_2s3z_ppo.py --out runs/2s3z --resume
 
+    perceiver-rl train configs/smax_2s3z_ppo.py --address auto --env-runners 16
+
     Ctrl-C ends a run after its current iteration and leaves a checkpoint.
     """
     with clear_errors():
         from perceiver_rl.rllib.checkpoint import load_info
+        from perceiver_rl.rllib.cluster import ClusterError, cluster_address
         from perceiver_rl.rllib.config_file import default_steps, load_factory
         from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
         from perceiver_rl.rllib.training import TrainingError, prepare, stop_at_ctrl_c
         from perceiver_rl.rllib.training import train as run_training
         from perceiver_rl.tensorboard import Painter
 
+        cluster_address(address)  # before a run's folder is made
         overrides = list(set_ or [])
         if env_runners is not None:
             overrides.append(f"env_runners.num_env_runners={env_runners}")
@@ -119,9 +130,11 @@ def train(
                 checkpoint_every=checkpoint_every,
                 on_checkpoint=None if painter is None else painter.paint,
                 stop=stop,
+                address=address,
+                on_waiting=say,
                 on_progress=lambda now: display.show(now.env_steps, now.total_env_steps, describe_training(now)),
             )
-        except TrainingError as error:
+        except (TrainingError, ClusterError) as error:
             say_error(error)
             raise typer.Exit(EXIT_FAILED) from error
     say(f"Checkpoint: {result.checkpoint}")

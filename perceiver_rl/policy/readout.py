@@ -93,8 +93,11 @@ def answer(
 
 
 def _is_worth_packing(mask: Bool[Tensor, "sets tokens"]) -> bool:
-    """Whether enough slots are absent; never where a graph is made for other data, too, or attention is looked at."""
-    if mask.shape[1] < MIN_SLOTS or not len(mask) or torch.compiler.is_compiling() or is_capturing():
+    """Whether enough slots are absent; never where a graph is made for other data, too, or attention is looked at.
+
+    Nor on a GPU, whose time goes by calls, not by slots, at sizes of squads (docs/performance.md).
+    """
+    if mask.is_cuda or mask.shape[1] < MIN_SLOTS or not len(mask) or torch.compiler.is_compiling() or is_capturing():
         return False
     return mask.numel() - int(mask.sum()) >= MIN_ABSENT_SLOTS
 

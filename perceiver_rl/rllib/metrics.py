@@ -37,6 +37,7 @@ MODULE_TAGS: dict[str, str] = {
 """The same for each policy, in its own part of RLlib's learner results."""
 AUXILIARY = "auxiliary"
 """Group in a policy's learner results for the figures of a learner of your own; they appear as `auxiliary/<name>`."""
+STEPS_TRAINED = "num_module_steps_trained"
 LEARNERS = "learners"
 ALL_MODULES = "__all_modules__"
 OUTCOMES = ("env_runners", "outcome")
@@ -54,10 +55,16 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
     a learner logs under `(module id, "auxiliary", name)` as `auxiliary/<name>`. Where several policies
     train, those of each have its module id at the end: `policy/kl/<module>`, `outcome/return/<module>`,
     `outcome/<key>/<module>`. What `VerbCounts` counted appears as shares, `actions/<verb>`.
+
+    An asynchronous algorithm has iterations in which a policy was not updated, and RLlib's mean over no updates is NaN: such
+    a policy's figures are left out.
     """
     table = {tag: value for tag, path in TAGS.items() if (value := _find(result, path)) is not None}
     modules = [module for module in result.get(LEARNERS, {}) if module != ALL_MODULES]
     for module in modules:
+        steps = _find(result, (LEARNERS, module, STEPS_TRAINED))
+        if steps is not None and not steps > 0:
+            continue
         ending = f"/{module}" if len(modules) > 1 else ""
         for tag, name in MODULE_TAGS.items():
             if (value := _find(result, (LEARNERS, module, name))) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 import gymnasium
-import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.impala import IMPALA
@@ -30,6 +28,7 @@ from perceiver_rl.descriptions import model_text, schema_text
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.callbacks import VerbCounts
 from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
+from perceiver_rl.rllib.cluster import lose_no_time_over_the_lost, ray_for
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
 from perceiver_rl.rllib.learners import SquadLearner
 from perceiver_rl.rllib.metrics import ACTIONS, env_steps, flatten, verb_shares
@@ -91,6 +90,7 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
         config.environment(register_for(config, settings.env))
     config.debugging(seed=settings.seed)
     apply_overrides(config, list(settings.overrides))
+    lose_no_time_over_the_lost(config)
     if not isinstance(config.env, str):
         raise ValueError(
             f"environment: got {config.env!r}, expected a name such as 'smax/2s3z' or an import string 'module:callable', "
@@ -185,6 +185,8 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     on_checkpoint: Callable[[Path], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    address: str | None = None,
+    on_waiting: Callable[[str], None] | None = None,
 ) -> TrainingResult:
     """Train until the run's steps are done or Ctrl-C is pressed, and leave a checkpoint in either case.
 
@@ -196,12 +198,18 @@ def train(
         on_progress: Called after every iteration.
         on_checkpoint: Called with each checkpoint that was written, the last one included; training waits for it.
         stop: Whether to end, where `stop_at_ctrl_c` is at work already; None to let it work here.
+        address: Of a Ray cluster, see `cluster_address`; None for RAY_ADDRESS or, without that, a local Ray.
+        on_waiting: Told what is waited for, if the cluster has no room yet.
 
     Raises:
         TrainingError: If the env runners deliver no samples, or training diverges.
+        ClusterError: If the cluster does not take the run.
         KeyboardInterrupt: At a Ctrl-C before the first iteration, which leaves nothing to save, or at a second one.
     """
-    with nullcontext(stop) if stop else stop_at_ctrl_c() as stopping, local_ray(run.config):
+    with (
+        nullcontext(stop) if stop else stop_at_ctrl_c() as stopping,
+        ray_for(run.config, address, leave_out=run.folder.path, say=on_waiting or (lambda words: None), stop=stopping),
+    ):
         _interrupt_if(stopping())
         with _building(run.config) as algorithm:
             if run.checkpoint:
@@ -335,28 +343,6 @@ def _require_finite(progress: Progress) -> None:
             f"training diverged after {progress.env_steps:,} environment steps: {', '.join(bad)} got NaN or infinity; the "
             "checkpoints so far are from before. Try a smaller training.lr, or training.grad_clip"
         )
-
-
-@contextmanager
-def local_ray(config: AlgorithmConfig) -> Iterator[None]:
-    """Ray for the duration of a run: the cluster at RAY_ADDRESS if that is set, else a local one of the size needed."""
-    # Ray's C++ side reports an actor's restart settings as an error, at every start.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level=logging.ERROR)
-    else:
-        ray.init(address="local", num_cpus=cpus_needed(config), include_dashboard=False, logging_level=logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def cpus_needed(config: AlgorithmConfig) -> int:
-    """CPUs that Ray must believe to have, so that none of a run's actors waits for one for ever."""
-    runners = config.num_env_runners + config.evaluation_num_env_runners
-    per_learner = config.num_cpus_per_learner if isinstance(config.num_cpus_per_learner, (int, float)) else 1
-    return 1 + math.ceil(runners * config.num_cpus_per_env_runner + config.num_learners * max(1, per_learner))
 
 
 @contextmanager

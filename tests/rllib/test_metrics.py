@@ -19,6 +19,15 @@ def test_flatten__lists_auxiliary_figures_by_name_and_of_several_policies_by_pol
     assert flatten(two) == {"auxiliary/forecast_error/home": 0.25, "auxiliary/forecast_error/away": 0.5}
 
 
+def test_flatten__leaves_out_the_figures_of_a_policy_that_was_not_updated() -> None:
+    def of(steps: float) -> dict[str, float]:
+        figures = {"policy_loss": math.nan, "num_module_steps_trained": steps}
+        return flatten({"learners": {"default_policy": figures, "__all_modules__": {}}})
+
+    assert of(0) == of(math.nan) == {}
+    assert math.isnan(of(512)["policy/loss"])  # that is a training that diverged
+
+
 def test_flatten__tells_verbs_as_shares_and_of_several_policies_by_policy() -> None:
     counts = {"wait": 3, "deliver": 1}
     squad = flatten({"env_runners": {"verbs": counts}, "learners": {"default_policy": {}}})

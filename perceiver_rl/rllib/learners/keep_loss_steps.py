@@ -9,6 +9,7 @@ from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
+from perceiver_rl.rllib.learners.across import standardized
 from perceiver_rl.rllib.learners.rows import take_rows
 
 
@@ -21,12 +22,20 @@ class KeepLossSteps(ConnectorV2):
 
     Args:
         seed: Seed of the permutation; None for a fresh one.
+        together: Whether to standardise over the batches of all learners, each of which then calls this at the same time and
+            for the same modules.
     """
 
     def __init__(
-        self, input_observation_space: Any = None, input_action_space: Any = None, *, seed: int | None = None
+        self,
+        input_observation_space: Any = None,
+        input_action_space: Any = None,
+        *,
+        seed: int | None = None,
+        together: bool = False,
     ) -> None:
         super().__init__(input_observation_space, input_action_space)
+        self._together = together
         self._generator = torch.Generator()
         if seed is not None:
             self._generator.manual_seed(seed)
@@ -40,6 +49,5 @@ class KeepLossSteps(ConnectorV2):
             # RLlib's mean and deviation include the artificial steps, whose advantages reach from one chunk into the next
             # and mean nothing. Standardising is affine, so doing it again on the rest is exact.
             advantages = columns[Postprocessing.ADVANTAGES]
-            deviation = advantages.std(correction=0).clamp(min=1e-4)
-            columns[Postprocessing.ADVANTAGES] = (advantages - advantages.mean()) / deviation
+            columns[Postprocessing.ADVANTAGES] = standardized(advantages, advantages, together=self._together)
         return batch

@@ -12,14 +12,17 @@ from ray.rllib.algorithms.ppo.ppo import (
     LEARNER_RESULTS_VF_LOSS_UNCLIPPED_KEY,
 )
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
+from ray.rllib.connectors.learner import GeneralAdvantageEstimation
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.learner import ENTROPY_KEY, POLICY_LOSS_KEY, VF_LOSS_KEY
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.torch_utils import explained_variance
 from torch import Tensor
 
+from perceiver_rl.rllib.learners.across import mean_over_learners, work_together
 from perceiver_rl.rllib.learners.choices import Choices, clipped_surrogate
 from perceiver_rl.rllib.learners.keep_loss_steps import KeepLossSteps
+from perceiver_rl.rllib.learners.raw_advantages import RawAdvantages
 from perceiver_rl.rllib.learners.squad_learner import SquadLearner, SquadLearnerConfig
 
 CLIP_FRACTION_KEY = "clip_fraction"
@@ -51,7 +54,11 @@ class SquadPPOLearner(SquadLearner, PPOTorchLearner):
         """Build as RLlib does, and let the train batch be compacted and shuffled last."""
         super().build()
         if self._learner_connector is not None:
-            self._learner_connector.append(KeepLossSteps(seed=self.config.seed))
+            together = work_together(self.config)
+            if together:
+                self._learner_connector.remove(GeneralAdvantageEstimation)
+                self._learner_connector.append(RawAdvantages(gamma=self.config.gamma, lambda_=self.config.lambda_))
+            self._learner_connector.append(KeepLossSteps(seed=self.config.seed, together=together))
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
@@ -98,6 +105,8 @@ class SquadPPOLearner(SquadLearner, PPOTorchLearner):
             key=module_id,
             reduce="mean",
         )
-        # … but the last minibatch's KL is how far the update went: what `kl_target` is about.
-        self.metrics.log_value((module_id, LEARNER_RESULTS_KL_KEY), kl.detach(), window=1)
+        # … but the last minibatch's KL is how far the update went: what `kl_target` is about. Each learner changes its own
+        # coefficient by it, so that it has to be the same for all.
+        kl = mean_over_learners(kl, together=work_together(self.config))
+        self.metrics.log_value((module_id, LEARNER_RESULTS_KL_KEY), kl, window=1)
         return loss

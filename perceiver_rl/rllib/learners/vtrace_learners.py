@@ -21,6 +21,7 @@ from ray.rllib.utils.torch_utils import explained_variance
 from torch import Tensor
 
 from perceiver_rl.policy.distribution import ActorCategorical
+from perceiver_rl.rllib.learners.across import mean_over_learners, standardized, work_together
 from perceiver_rl.rllib.learners.choices import Choices, clipped_surrogate
 from perceiver_rl.rllib.learners.chunks import chunk_minibatches
 from perceiver_rl.rllib.learners.squad_learner import SquadLearner, SquadLearnerConfig
@@ -56,8 +57,8 @@ class _VTraceLearner(SquadLearner):
     **Which ratio where.** Each actor's own: it corrects for what *it* would do otherwise by now, as if the others belonged
     to the environment, which is how independent PPO learns, too. So V-trace runs for each actor, over its own ratios: its
     advantages are its own, and the squad's value learns the mean of its present actors' targets. The ratio of the joint
-    action would be exact, but it is a product: where each of five actors changed its mind by a fifth, V-trace, which cuts
-    it off at 1, keeps four fifths of a temporal difference and looks four steps ahead instead of twenty. The price is a
+    action would be exact, but it is a product that V-trace cuts off at 1: the traces get shorter, the more so the larger the
+    squad (docs/decisions.md has what that cost). The price is a
     bias where others have changed since. `ratio="joint"` weighs by the joint action everywhere, which is RLlib's loss.
     """
 
@@ -65,9 +66,17 @@ class _VTraceLearner(SquadLearner):
 
     @classmethod
     def settings(cls, config: AlgorithmConfig) -> VTraceLearnerConfig:
-        """As of `SquadLearner`; the config needs V-trace."""
+        """As of `SquadLearner`; the config needs V-trace, and a sample for each learner."""
         if not config.vtrace:
             raise ValueError("training.vtrace: got False, expected True; SquadPPOLearner trains without")
+        sample = config.num_envs_per_env_runner * config.get_rollout_fragment_length()
+        if config.num_learners > 1 and sample > config.train_batch_size_per_learner:
+            raise ValueError(
+                f"training.train_batch_size_per_learner: got {config.train_batch_size_per_learner} for each of "
+                f"{config.num_learners} learners, expected at least the {sample} steps of one sample "
+                "(num_envs_per_env_runner x rollout_fragment_length): samples are dealt out whole, and a learner without "
+                "one keeps the others waiting"
+            )
         settings: VTraceLearnerConfig = super().settings(config)
         return settings
 
@@ -114,9 +123,8 @@ class _VTraceLearner(SquadLearner):
         if not self.squad.standardize_advantages:
             return result
         of_loss = counted.unsqueeze(1) & (choices.present.bool() if per_actor else counted.unsqueeze(1))
-        advantages = result.advantages[of_loss]
-        deviation = advantages.std(correction=0).clamp(min=1e-4)
-        return VTrace(result.targets, (result.advantages - advantages.mean()) / deviation)
+        together = work_together(self.config)
+        return VTrace(result.targets, standardized(result.advantages, result.advantages[of_loss], together=together))
 
     def _loss(
         self,
@@ -158,7 +166,8 @@ class _VTraceLearner(SquadLearner):
         if kl is not None:
             mean_kl = mean(kl)
             loss = loss + self.curr_kl_coeffs_per_module[module_id] * mean_kl
-            self.metrics.log_value((module_id, LEARNER_RESULTS_KL_KEY), mean_kl.detach(), window=1)
+            mean_kl = mean_over_learners(mean_kl, together=work_together(self.config))
+            self.metrics.log_value((module_id, LEARNER_RESULTS_KL_KEY), mean_kl, window=1)
         return loss
 
 
