@@ -24,15 +24,19 @@ def make_config(total_env_steps: int = 1_000_000) -> IMPALAConfig:
         .rl_module(rl_module_spec=module_spec(preset("small")))
         .callbacks(EpisodeOutcomes)
         .training(
-            lr=[[0, 1e-3], [total_env_steps, 0.0]],
+            lr=[[0, 6e-4], [total_env_steps, 0.0]],
             gamma=0.99,
             train_batch_size_per_learner=2048,
             minibatch_size=256,
-            vf_loss_coeff=1.0,
-            entropy_coeff=0.01,
+            vf_loss_coeff=0.5,
+            entropy_coeff=0.001,
             grad_clip=0.5,
             grad_clip_by="global_norm",
         )
-        .learners(num_learners=0, learner_class=SquadIMPALALearner, learner_config_dict={"lambda_": 0.95})
+        .learners(
+            num_learners=0,
+            learner_class=SquadIMPALALearner,
+            learner_config_dict={"lambda_": 0.95, "standardize_advantages": False},
+        )
         .reporting(metrics_num_episodes_for_smoothing=256, min_time_s_per_iteration=2)
     )
