@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -94,7 +95,7 @@ class PolicyOutput:
     extra: Mapping[str, Float[Tensor, "batch _ dim"]] = field(default_factory=dict)
     """Answers to the policy's extra queries, by name; those of absent entities mean nothing."""
 
-    @property
+    @cached_property
     def distribution(self) -> ActorCategorical:
         """The distribution of the squad's action."""
         return ActorCategorical(self.logits, self.legal)
