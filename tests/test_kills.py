@@ -78,7 +78,7 @@ def require_no_trace_of_kills(run: Path, total: int) -> None:
     state = pickle.loads((run / RECOVERY_POINT).read_bytes())["state"]
     assert state["training_iteration"] == len(records)
     (optimizer,) = state["learner_group"]["learner"]["optimizer"].values()
-    assert {int(each["step"]) for each in optimizer["state"].values()} == {UPDATES * len(records)}
+    assert {int(each["step"]) for each in optimizer["state"]["state"].values()} == {UPDATES * len(records)}
 
 
 def test_killed_run__goes_on_where_it_was(tmp_path: Path) -> None:

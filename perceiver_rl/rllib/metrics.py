@@ -84,8 +84,8 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
         ending = f"/{module}" if module and len(modules) > 1 else ""
         found = shares({verb: float(count) for verb, count in counts.items()})
         table |= {f"{ACTIONS}/{verb}{ending}": share for verb, share in found.items()}
-    # RLlib's mean over no episodes at all is NaN.
-    return {tag: value for tag, value in table.items() if not (tag.startswith("outcome/") and math.isnan(value))}
+    # RLlib's mean over no episodes or no updates at all is NaN.
+    return {tag: value for tag, value in table.items() if not (tag.startswith(("outcome/", "time/")) and math.isnan(value))}
 
 
 def env_steps(result: Mapping[str, Any]) -> int:

@@ -220,7 +220,7 @@ def test_asynchronous_training__waits_for_its_only_env_runner(ray_local: None, t
 
 def test_env_runner__that_always_fails_ends_the_run(ray_local: None, tmp_path: Path) -> None:
     asked = settings(PPO_CONFIG, trouble("raise", tmp_path / "mark", at=2, always=True), env=TROUBLED, steps=8 * BATCH)
-    with pytest.raises(TrainingError, match="no samples from the env runners in 3 iterations on end"):
+    with pytest.raises(TrainingError, match=r"no samples from the env runners in \d+ iterations on end"):
         train_in_this_ray(prepared(tmp_path / "run", asked))
 
 
