@@ -116,6 +116,7 @@ def full_disk(folder: Path) -> Iterator[Callable[[], None]]:
             subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer ends by it
 def test_full_disk__ends_the_run_with_all_that_was_saved_whole(ray_local: None, tmp_path: Path) -> None:
     asked = settings(PPO_CONFIG, "env_runners.num_env_runners=0", steps=8 * BATCH)
     with full_disk(tmp_path / "disk") as fill:
