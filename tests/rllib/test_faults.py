@@ -189,6 +189,7 @@ def test_env_runner__is_replaced_and_training_goes_on(config: str, kind: str, ra
         "env_runners.num_env_runners=2",
         "env_runners.num_envs_per_env_runner=8",
         "env_runners.sample_timeout_s=3",
+        "fault_tolerance.env_runner_health_probe_timeout_s=60",  # on a busy machine a quarter of a second is too short
         env=TROUBLED,
         steps=1_000_000,
     )
