@@ -22,8 +22,9 @@ from typing import Annotated
 import typer
 
 from perceiver_rl.evaluation.statistics import mean_interval
+from perceiver_rl.rllib.recorder import Progress
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-from perceiver_rl.rllib.training import Progress, prepare, train
+from perceiver_rl.rllib.training import prepare, train
 from perceiver_rl.tensorboard import Painter
 
 DEFAULT_INTERVAL = 100_000

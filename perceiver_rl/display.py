@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from perceiver_rl.rllib.training import Progress as TrainingProgress
+    from perceiver_rl.rllib.recorder import Progress as TrainingProgress
 
 LINE_EVERY_S = 20.0
 """Seconds between lines where there is no terminal to redraw."""

@@ -49,12 +49,13 @@ def train(
         ),
     ] = None,
     checkpoint_every: Annotated[int, typer.Option(help="Environment steps between checkpoints.", min=1)] = 100_000,
+    keep_checkpoints: Annotated[
+        int, typer.Option(help="How many of the last checkpoints stay, beside the best one so far; 0 keeps all.", min=0)
+    ] = 10,
     pictures: Annotated[
         bool, typer.Option(help="Draw each checkpoint's attention and an episode of it for TensorBoard, beside training.")
     ] = True,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out from its newest checkpoint.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out where it ended.")] = False,
 ) -> None:
     """Train an agent.
 
@@ -68,14 +69,15 @@ def train(
 
     perceiver-rl train configs/smax_2s3z_ppo.py --address auto --env-runners 16
 
-    Ctrl-C ends a run after its current iteration and leaves a checkpoint.
+    Ctrl-C ends a run after its current iteration and leaves a checkpoint. However a run ends, --resume loses its running
+    iteration at most.
     """
     with clear_errors():
-        from perceiver_rl.rllib.checkpoint import load_info
         from perceiver_rl.rllib.cluster import ClusterError, cluster_address
         from perceiver_rl.rllib.config_file import default_steps, load_factory
+        from perceiver_rl.rllib.recorder import TrainingError
         from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-        from perceiver_rl.rllib.training import TrainingError, prepare, stop_at_ctrl_c
+        from perceiver_rl.rllib.training import prepare, stop_at_ctrl_c
         from perceiver_rl.rllib.training import train as run_training
         from perceiver_rl.tensorboard import Painter
 
@@ -102,7 +104,10 @@ def train(
         run = prepare(settings, folder, resume=resume)
     length = f"{settings.total_env_steps:,} environment steps"
     say(f"Training on {run.config.env} for {length}, seed {settings.seed}: {folder.path}")
-    if run.checkpoint and load_info(run.checkpoint).env_steps >= settings.total_env_steps:
+    go_on = f"perceiver-rl train {settings.config} --out {folder.path} --resume"
+    if run.resume_point:
+        say(f"Going on from {run.resume_point.path.name}: {run.resume_point.env_steps:,} steps")
+    if run.resume_point and run.resume_point.env_steps >= settings.total_env_steps:
         say("Nothing to do: this run is complete. Begin another one, in another folder, for more steps")
     painter = None
     if pictures and run.agents:
@@ -128,6 +133,7 @@ def train(
             result = run_training(
                 run,
                 checkpoint_every=checkpoint_every,
+                keep_checkpoints=keep_checkpoints,
                 on_checkpoint=None if painter is None else painter.paint,
                 stop=stop,
                 address=address,
@@ -136,6 +142,7 @@ def train(
             )
         except (TrainingError, ClusterError) as error:
             say_error(error)
+            say(f"Go on:      {go_on}")
             raise typer.Exit(EXIT_FAILED) from error
     say(f"Checkpoint: {result.checkpoint}")
     if painter is not None and painter.count:
@@ -148,7 +155,7 @@ def train(
     say(f"Curves:     tensorboard --logdir {folder.path}")
     say(f"Evaluate:   perceiver-rl evaluate {folder.path}")
     if result.interrupted:
-        say(f"Go on:      perceiver-rl train {settings.config} --out {folder.path} --resume")
+        say(f"Go on:      {go_on}")
         raise typer.Exit(EXIT_INTERRUPTED)
 
 

@@ -7,7 +7,7 @@ import logging
 import pickletools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,15 @@ MODULE_FILES = ("class_and_ctor_args.pkl", "module_state.pkl")
 
 
 @dataclass(frozen=True)
+class Score:
+    """How well a policy played in training when it was saved."""
+
+    tag: str
+    """The training figure, e.g. `outcome/win_rate`."""
+    value: float
+
+
+@dataclass(frozen=True)
 class CheckpointInfo:
     """What must be known of a checkpoint before it is loaded."""
 
@@ -53,6 +62,10 @@ class CheckpointInfo:
     """What each policy sees and does, by module id."""
     agents: dict[str, str]
     """Module id of each agent of a multi-agent environment; empty for a squad."""
+    score: Score | None = None
+    """None if no episode had ended yet."""
+    files: dict[str, int] = field(default_factory=dict)
+    """Every other file of the checkpoint and its size in bytes; empty where that was not written down yet."""
 
     @property
     def schema(self) -> EntitySchema:
@@ -95,7 +108,7 @@ def find_checkpoint(path: Path) -> Path:
     if not path.is_dir():
         raise ValueError(f"checkpoint {path}: got a file, expected a run folder of `train`, or a checkpoint in one")
     for folder in (path / CHECKPOINTS, path):
-        candidates = _checkpoints_in(folder)
+        candidates = checkpoints_in(folder)
         if candidates:
             return _newest_whole(candidates)
     if path.name == CHECKPOINTS or (path / CHECKPOINTS).is_dir() or (path / "run.json").is_file():
@@ -107,7 +120,7 @@ def find_checkpoint(path: Path) -> Path:
     return path
 
 
-def _checkpoints_in(folder: Path) -> list[Path]:
+def checkpoints_in(folder: Path) -> list[Path]:
     """Checkpoints by environment steps. One that is still being written has a name that begins with a dot."""
     found = [each for each in folder.glob("checkpoint_*") if each.is_dir()]
     return sorted(found, key=lambda each: (len(each.name), each.name))
@@ -143,6 +156,12 @@ def require_whole(checkpoint: Path) -> None:
     for name in (*REQUIRED_FILES, *of_modules):
         if not (checkpoint / name).is_file():
             raise ValueError(_truncated(checkpoint, f"{name} is missing"))
+    for name, size in info.files.items():
+        file = checkpoint / name
+        if not file.is_file():
+            raise ValueError(_truncated(checkpoint, f"{name} is missing"))
+        if file.suffix != ".pkl" and file.stat().st_size != size:
+            raise ValueError(_truncated(checkpoint, f"{name} has {file.stat().st_size:,} bytes of {size:,}"))
     for file in sorted(checkpoint.rglob("*.pkl")):
         _require_whole_pickle(checkpoint, file)
 
@@ -186,6 +205,8 @@ def load_info(checkpoint: Path) -> CheckpointInfo:
             commit=record["commit"],
             schemas={module: EntitySchema.from_dict(schema) for module, schema in _schemas_in(record).items()},
             agents=record.get("agents", {}),
+            score=Score(**record["score"]) if record.get("score") else None,
+            files=record.get("files", {}),
         )
     except (KeyError, TypeError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be understood ({error})"

@@ -82,9 +82,10 @@ def flatten(result: Mapping[str, Any]) -> dict[str, float]:
             table[f"outcome/{key}"] = float(value)
     for module, counts in _by_module(_find_group(result, VERBS) or {}).items():
         ending = f"/{module}" if module and len(modules) > 1 else ""
-        table |= {f"{ACTIONS}/{verb}{ending}": share for verb, share in shares(counts).items()}
-    # RLlib's mean over no episodes at all is NaN.
-    return {tag: value for tag, value in table.items() if not (tag.startswith("outcome/") and math.isnan(value))}
+        found = shares({verb: float(count) for verb, count in counts.items()})
+        table |= {f"{ACTIONS}/{verb}{ending}": share for verb, share in found.items()}
+    # RLlib's mean over no episodes or no updates at all is NaN.
+    return {tag: value for tag, value in table.items() if not (tag.startswith(("outcome/", "time/")) and math.isnan(value))}
 
 
 def env_steps(result: Mapping[str, Any]) -> int:

@@ -6,11 +6,16 @@
     RUN/progress.jsonl                 one line an iteration: steps, seconds and every logged number
     RUN/events.out.tfevents.*          the same for TensorBoard
     RUN/checkpoints/checkpoint_…/      RLlib's checkpoint, named by environment steps, and perceiver_rl.json beside it
+    RUN/best                           link to the checkpoint that played best in training
+    RUN/recovery.pkl                   where the last iteration left the run, for `--resume`
+
+Whatever replaces something is written beside it and renamed, so that a killed run leaves the old or the new, never a part.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +24,8 @@ from typing import Any
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from perceiver_rl.provenance import provenance
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
 CHECKPOINT_INFO = "perceiver_rl.json"
@@ -102,14 +109,23 @@ class RunFolder:
             algorithm: What is saved.
             env_steps: Environment steps sampled so far; names the checkpoint.
             info: What a reader must know before loading: environment, schema, seconds trained.
+
+        Raises:
+            OSError: If it cannot be written; what was written of it is removed.
         """
+        for stale in self.checkpoints.glob(".checkpoint_*"):  # of a run that was killed
+            shutil.rmtree(stale)
         target = self.checkpoints / f"checkpoint_{env_steps:010d}"
         scratch = self.checkpoints / f".{target.name}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        algorithm.save_to_path(scratch.resolve())
-        _write_json(scratch / CHECKPOINT_INFO, {"format": FORMAT, "env_steps": env_steps, **info, **provenance()})
-        # There is one already where a finished run was resumed, or a run passes a damaged checkpoint again.
-        shutil.rmtree(target, ignore_errors=True)
+        try:
+            algorithm.save_to_path(scratch.resolve())
+            sizes = {str(file.relative_to(scratch)): file.stat().st_size for file in scratch.rglob("*") if file.is_file()}
+            record = {"format": FORMAT, "env_steps": env_steps, **info, **provenance(), "files": sizes}
+            _write_json(scratch / CHECKPOINT_INFO, record)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)  # a full disk needs the room
+            raise
+        shutil.rmtree(target, ignore_errors=True)  # there is one already where a run passes a damaged checkpoint again
         scratch.replace(target)
         return target
 
@@ -121,9 +137,16 @@ class RunFolder:
     def cut_progress(self, env_steps: int) -> None:
         """Drop the iterations after `env_steps`: a resumed run goes on from its checkpoint, and repeats them."""
         log = self.path / "progress.jsonl"
-        if log.exists():
-            kept = [line for line in log.read_text().splitlines() if json.loads(line)["env_steps"] <= env_steps]
-            log.write_text("".join(line + "\n" for line in kept))
+        if not log.exists():
+            return
+        kept = []
+        for number, line in enumerate(log.read_text(errors="replace").splitlines(), start=1):
+            try:
+                if json.loads(line)["env_steps"] <= env_steps:
+                    kept.append(line)
+            except (ValueError, TypeError, KeyError):  # broken off: the run was killed, or the disk full, in mid-line
+                logger.warning("passed over: %s, line %d, got %r, expected a record; it breaks off", log, number, line[:40])
+        _write(log, "".join(line + "\n" for line in kept))
 
 
 def run_of(checkpoint: Path) -> Path:
@@ -133,4 +156,10 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    _write(path, json.dumps(record, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}")
+    scratch.write_text(text)
+    scratch.replace(path)

@@ -15,52 +15,38 @@ from types import FrameType
 from typing import Any
 
 import gymnasium
+from ray.exceptions import RayError
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.impala import IMPALA
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
-from ray.rllib.utils.checkpoints import Checkpointable
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
-from torch.utils.tensorboard import SummaryWriter
 
-from perceiver_rl.descriptions import model_text, schema_text
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.callbacks import VerbCounts
-from perceiver_rl.rllib.checkpoint import find_checkpoint, load_info
 from perceiver_rl.rllib.cluster import lose_no_time_over_the_lost, ray_for
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
 from perceiver_rl.rllib.learners import SquadLearner
-from perceiver_rl.rllib.metrics import ACTIONS, env_steps, flatten, verb_shares
+from perceiver_rl.rllib.metrics import env_steps, flatten
 from perceiver_rl.rllib.recorded_episodes import take_recordings
-from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, models, settings_text
+from perceiver_rl.rllib.recorder import PreparedRun, Progress, Recorder, TrainingError
+from perceiver_rl.rllib.recovery import find_resume_point
+from perceiver_rl.rllib.retention import KEEP_CHECKPOINTS
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-from perceiver_rl.summaries import add_summary, hparams_session, verb_histogram
+from perceiver_rl.rllib.watchdog import Watchdog
 from perceiver_rl.trial import try_environment, try_parallel_environment
 
-MAX_EMPTY_ITERATIONS = 3
-"""Iterations without a single sample after which a run is given up: every env runner fails, again and again."""
+MAX_FAILURES = 3
+"""How often env runners may fail on end, without a single sample in between, before a run is given up."""
 
-ASYNCHRONOUS_PATIENCE_S = 180.0
-"""An algorithm that does not wait for samples has iterations without any while env runners start. So long it may."""
+PATIENCE_S = 180.0
+"""So long a run goes on without a sample, while env runners start, are started anew, or hang."""
 
+NO_ENV = "doesn't have an env!"
+"""RLlib's words for an env runner without an environment."""
 
-class TrainingError(RuntimeError):
-    """A run cannot go on; its checkpoints so far are whole."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How a run stands after an iteration."""
-
-    env_steps: int
-    total_env_steps: int
-    seconds: float
-    """Training time, from the first iteration on and over all resumptions."""
-    env_steps_per_second: float
-    """Over the last iteration."""
-    numbers: dict[str, float]
-    """By TensorBoard tag."""
+RESTART_DELAY_S = 1.0
+"""Between an error in an environment and the new start of its env runner. RLlib's own minute would stand still."""
 
 
 @dataclass(frozen=True)
@@ -104,28 +90,13 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
         ) from error
     if isinstance(config.learner_class, type) and issubclass(config.learner_class, SquadLearner):
         config.learner_class.settings(config)
+    if config.delay_between_env_runner_restarts_s == AlgorithmConfig().delay_between_env_runner_restarts_s:
+        config.fault_tolerance(delay_between_env_runner_restarts_s=RESTART_DELAY_S)
     present = config.callbacks_class
     config.callbacks([*(present if isinstance(present, list | tuple) else [present]), VerbCounts])
     if config.is_online:  # others are told their spaces by their datasets first
         config.copy(copy_frozen=False).validate()
     return config
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run of which everything has been checked that can be before Ray starts."""
-
-    settings: RunSettings
-    folder: RunFolder
-    config: AlgorithmConfig
-    schemas: dict[str, EntitySchema]
-    """What each policy sees and does, by module id."""
-    agents: dict[str, str]
-    """Module id of each agent of a multi-agent environment; empty for a squad."""
-    checkpoint: Path | None
-    """Where a resumed run goes on from."""
-    seconds_before: float
-    """Training time up to that checkpoint."""
 
 
 def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -> PreparedRun:
@@ -134,7 +105,7 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
     Args:
         settings: What to do.
         folder: Where to write.
-        resume: Go on from the folder's newest checkpoint, or from the start if the run ended before its first.
+        resume: Go on where the run in the folder ended, or from the start if that was before its first iteration's end.
 
     Raises:
         ValueError: If the config, a key, a value, the environment, the folder or the checkpoint is not valid.
@@ -149,11 +120,8 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
         recordings.require(schemas[DEFAULT_MODULE_ID], config.env)
     if not resume:
         folder.create(settings)
-        return PreparedRun(settings, folder, config, schemas, agents, checkpoint=None, seconds_before=0.0)
-    if not folder.has_checkpoint:  # ended before the first one: begin again, by the same settings
-        return PreparedRun(settings, folder, config, schemas, agents, checkpoint=None, seconds_before=0.0)
-    checkpoint = find_checkpoint(folder.path)
-    return PreparedRun(settings, folder, config, schemas, agents, checkpoint, load_info(checkpoint).seconds)
+        return PreparedRun(settings, folder, config, schemas, agents, resume_point=None)
+    return PreparedRun(settings, folder, config, schemas, agents, find_resume_point(folder))
 
 
 def _try(config: AlgorithmConfig, seed: int) -> tuple[dict[str, EntitySchema], dict[str, str]]:
@@ -182,6 +150,7 @@ def train(
     run: PreparedRun,
     *,
     checkpoint_every: int,
+    keep_checkpoints: int = KEEP_CHECKPOINTS,
     on_progress: Callable[[Progress], None] | None = None,
     on_checkpoint: Callable[[Path], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -195,6 +164,7 @@ def train(
     Args:
         run: What `prepare` gave back.
         checkpoint_every: Environment steps between checkpoints.
+        keep_checkpoints: How many of the last checkpoints stay, beside the best one so far; 0 for all.
         on_progress: Called after every iteration.
         on_checkpoint: Called with each checkpoint that was written, the last one included; training waits for it.
         stop: Whether to end, where `stop_at_ctrl_c` is at work already; None to let it work here.
@@ -202,7 +172,8 @@ def train(
         on_waiting: Told what is waited for, if the cluster has no room yet.
 
     Raises:
-        TrainingError: If the env runners deliver no samples, or training diverges.
+        TrainingError: If the env runners deliver no samples, a learner's process ends, the disk takes no more, or training
+            diverges.
         ClusterError: If the cluster does not take the run.
         KeyboardInterrupt: At a Ctrl-C before the first iteration, which leaves nothing to save, or at a second one.
     """
@@ -212,88 +183,16 @@ def train(
     ):
         _interrupt_if(stopping())
         with _building(run.config) as algorithm:
-            if run.checkpoint:
-                restore(algorithm, run.checkpoint)
+            if run.resume_point is not None:
+                run.resume_point.restore(algorithm)
             _interrupt_if(stopping())
-            recorder = _Recorder(run, on_checkpoint or (lambda checkpoint: None))
+            recorder = Recorder(run, on_checkpoint or (lambda checkpoint: None), keep_checkpoints)
             return _loop(algorithm, recorder, checkpoint_every, on_progress or (lambda progress: None), stopping)
-
-
-def restore(algorithm: Algorithm, checkpoint: Path) -> None:
-    """Let an algorithm go on from a checkpoint."""
-    if algorithm.env_runner_group is None:  # of offline training; `Algorithm` would go on to tell env runners the weights
-        Checkpointable.restore_from_path(algorithm, checkpoint.resolve())
-    else:
-        algorithm.restore_from_path(checkpoint.resolve())
-
-
-class _Recorder:
-    """Writes what a run leaves behind."""
-
-    def __init__(self, run: PreparedRun, on_checkpoint: Callable[[Path], None]) -> None:
-        self.run = run
-        self._on_checkpoint = on_checkpoint
-        self._info = {
-            "env": run.config.env,
-            "env_config": dict(run.config.env_config),
-            "config": run.settings.config,
-            "seed": run.settings.seed,
-            "schemas": {module: schema.to_dict() for module, schema in run.schemas.items()},
-            "agents": run.agents,
-        }
-        control = "per agent" if run.agents else next(iter(run.schemas.values())).control
-        self._session = hparams_session(hyper_parameters(run.config, run.settings, control), METRICS)
-
-    def open_log(self, env_steps: int) -> SummaryWriter:
-        """TensorBoard's writer; what an earlier, interrupted part of the run logged after `env_steps` is taken back."""
-        self.run.folder.cut_progress(env_steps)
-        writer = SummaryWriter(str(self.run.folder.path), purge_step=env_steps + 1)
-        if env_steps == 0:
-            self._describe(writer)
-        return writer
-
-    def _describe(self, writer: SummaryWriter) -> None:
-        """What was asked for, as text and as hyper-parameters."""
-        config, settings = self.run.config, self.run.settings
-        writer.add_text("run/settings", settings_text(settings, config))
-        for module, model in models(config).items():
-            writer.add_text(f"run/model/{module}" if module else "run/model", model_text(model))
-        for module, schema in self.run.schemas.items():
-            writer.add_text(f"run/schema{self._ending(module)}", schema_text(schema))
-        *beginning, _ = self._session
-        for summary in beginning:
-            add_summary(writer, summary)
-
-    def finish(self, writer: SummaryWriter) -> None:
-        """Say that the run is complete."""
-        add_summary(writer, self._session[-1])
-
-    def log(self, writer: SummaryWriter, progress: Progress) -> None:
-        """One iteration's numbers, to TensorBoard and to the progress file."""
-        numbers = {**progress.numbers, "time/env_steps_per_second": progress.env_steps_per_second}
-        for tag, value in numbers.items():
-            writer.add_scalar(tag, value, progress.env_steps)
-        for module, schema in self.run.schemas.items():
-            if shares := verb_shares(numbers, schema, module):
-                histogram = verb_histogram(f"{ACTIONS}/verbs{self._ending(module)}", shares)
-                add_summary(writer, histogram, progress.env_steps)
-        self.run.folder.append_progress({"env_steps": progress.env_steps, "seconds": progress.seconds, **numbers})
-
-    def save(self, algorithm: Algorithm, progress: Progress) -> Path:
-        """A checkpoint."""
-        info = {**self._info, "seconds": progress.seconds}
-        checkpoint = self.run.folder.save_checkpoint(algorithm, progress.env_steps, info)
-        self._on_checkpoint(checkpoint)
-        return checkpoint
-
-    def _ending(self, module: str) -> str:
-        """Of a tag that each policy has."""
-        return f"/{module}" if len(self.run.schemas) > 1 else ""
 
 
 def _loop(
     algorithm: Algorithm,
-    recorder: _Recorder,
+    recorder: Recorder,
     checkpoint_every: int,
     on_progress: Callable[[Progress], None],
     stop: Callable[[], bool],
@@ -303,36 +202,92 @@ def _loop(
     steps = env_steps({name: algorithm.metrics.peek(name, default=nothing) for name, nothing in defaults.items()})
     if algorithm.offline_data is not None:
         algorithm.offline_data.skip(steps)
-    patience = ASYNCHRONOUS_PATIENCE_S if isinstance(algorithm, IMPALA) else 0.0
-    next_checkpoint = steps + checkpoint_every
-    empty_iterations = 0
-    progress = Progress(steps, total, recorder.run.seconds_before, 0.0, {})
+    next_checkpoint = (steps // checkpoint_every + 1) * checkpoint_every
+    seconds_before = recorder.run.resume_point.seconds if recorder.run.resume_point else 0.0
+    progress = Progress(steps, total, seconds_before, 0.0, {})
+    failures = _Failures(algorithm)
     began = time.perf_counter()
-    with recorder.open_log(steps) as writer:
+    with recorder.open_log(steps) as writer, Watchdog(algorithm):
         while progress.env_steps < total and not stop():
-            result = algorithm.train()
+            result = _train_once(algorithm)
             steps = env_steps(result)
-            seconds = recorder.run.seconds_before + time.perf_counter() - began
+            seconds = seconds_before + time.perf_counter() - began
             if steps <= progress.env_steps:
-                empty_iterations += 1
-                if empty_iterations >= MAX_EMPTY_ITERATIONS and seconds - progress.seconds >= patience:
-                    raise TrainingError(
-                        f"no samples from the env runners in {empty_iterations} iterations on end: each of them fails; "
-                        "their errors are in the log above. Run with --env-runners 0 to see the first one as it is raised"
-                    )
+                failures.require_hope(seconds - progress.seconds)
                 continue
-            empty_iterations = 0
             rate = (steps - progress.env_steps) / (seconds - progress.seconds)
-            progress = Progress(steps, total, seconds, rate, flatten(result))
+            progress = Progress(steps, total, seconds, rate, flatten(result) | failures.numbers())
+            failures.forget()
             _require_finite(progress)
             recorder.log(writer, progress)
+            recorder.save_recovery_point(algorithm, progress)
             on_progress(progress)
             if steps >= next_checkpoint and steps < total:
                 recorder.save(algorithm, progress)
-                next_checkpoint += checkpoint_every
+                next_checkpoint = (steps // checkpoint_every + 1) * checkpoint_every
         if progress.env_steps >= total:
             recorder.finish(writer)
         return TrainingResult(recorder.save(algorithm, progress), progress, interrupted=progress.env_steps < total)
+
+
+def _train_once(algorithm: Algorithm) -> dict[str, Any]:
+    """One iteration's result; nothing if there was no env runner to ask.
+
+    Env runners that end in it are RLlib's affair, all other processes of Ray the run's end.
+    """
+    group = algorithm.env_runner_group
+    try:
+        return algorithm.train()
+    except RayError as error:
+        what = str(error).partition("\n")[0]  # Ray's lines after the first name actors by numbers
+        raise TrainingError(
+            f"a process of the run ended, and it was no env runner: {type(error).__name__}: {what} All but the running "
+            "iteration is saved. Go on with --resume"
+        ) from error
+    except ValueError as error:
+        # As long as no env runner is back, IMPALA and APPO ask that of the driver, which has no environment.
+        if group and group.num_remote_env_runners() and not group.num_healthy_remote_env_runners() and NO_ENV in str(error):
+            return {}
+        raise
+
+
+class _Failures:
+    """Counts iterations without a sample, and the env runners that were started anew."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._group = algorithm.env_runner_group  # None in offline training
+        self.forget()
+
+    def forget(self) -> None:
+        """There were samples."""
+        self._empty_iterations = 0
+        self._restarts_before = self._restarts()
+
+    def numbers(self) -> dict[str, float]:
+        """For TensorBoard, once there is something to tell."""
+        restarts = self._restarts()
+        return {"faults/env_runner_restarts": float(restarts)} if restarts else {}
+
+    def require_hope(self, seconds: float) -> None:
+        """Raise if there will be no samples any more.
+
+        Args:
+            seconds: Since there were some.
+        """
+        self._empty_iterations += 1
+        failed_anew = self._restarts() - self._restarts_before + 1 >= MAX_FAILURES * max(1, self._num_runners())
+        if self._empty_iterations >= MAX_FAILURES and (failed_anew or seconds >= PATIENCE_S):
+            raise TrainingError(
+                f"no samples from the env runners in {self._empty_iterations} iterations on end, for {seconds:.0f} s: each "
+                "of them fails; their errors are in the log above. Run with --env-runners 0 to see the first one as it is "
+                "raised"
+            )
+
+    def _restarts(self) -> int:
+        return int(self._group.num_remote_worker_restarts()) if self._group else 0
+
+    def _num_runners(self) -> int:
+        return int(self._group.num_remote_env_runners()) if self._group else 0
 
 
 def _require_finite(progress: Progress) -> None:

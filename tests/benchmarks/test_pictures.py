@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import pictures
 from benchmarks.pictures import Meter, Pair, pairs_of, table
-from perceiver_rl.rllib.training import Progress
+from perceiver_rl.rllib.recorder import Progress
 
 
 class Clock:

@@ -7,8 +7,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
 from perceiver_rl.entities import EntitySchema
+from perceiver_rl.rllib.recorder import PreparedRun, Progress, Recorder
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-from perceiver_rl.rllib.training import PreparedRun, Progress, _Recorder, build_config
+from perceiver_rl.rllib.training import build_config
 from tests.environments import COURIERS
 from tests.parallel_environments import COURIER, PORTER
 
@@ -28,9 +29,9 @@ def record(
     """One iteration of a run, and what TensorBoard reads of it."""
     settings = RunSettings(config, env=None, seed=3, total_env_steps=64, overrides=("training.minibatch_size=96",))
     agents = {} if len(schemas) == 1 else {f"{module}_0": module for module in schemas}
-    run = PreparedRun(settings, RunFolder(folder), build_config(settings), schemas, agents, None, 0.0)
+    run = PreparedRun(settings, RunFolder(folder), build_config(settings), schemas, agents, None)
     folder.mkdir(exist_ok=True)
-    recorder = _Recorder(run, print)
+    recorder = Recorder(run, print)
     with recorder.open_log(0) as writer:
         recorder.log(writer, Progress(64, 64, seconds=2.0, env_steps_per_second=32.0, numbers=numbers))
         if complete:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.rllib import RecordedEpisodes, SquadBCLearner, SquadMARWILLearner
-from perceiver_rl.rllib.training import restore
+from perceiver_rl.rllib.recovery import RECOVERY_POINT, ResumePoint, save_recovery_point
+from perceiver_rl.rllib.run_folder import RunFolder
 from tests.rllib.imitation import BATCH, Learner, make_config, score
 
 UPDATES = 120
@@ -77,19 +78,21 @@ def test_marwil__learns_what_is_rewarded_where_most_choices_are_not(muddled_cour
 
 
 @pytest.mark.usefixtures("ray_local")
+@pytest.mark.parametrize("saved", ["checkpoint", RECOVERY_POINT])
 @pytest.mark.parametrize("learner", [SquadBCLearner, SquadMARWILLearner])
 def test_resumed_run__ends_where_a_run_in_one_piece_does(
-    learner: type[Learner], expert_couriers: Path, tmp_path: Path
+    learner: type[Learner], saved: str, expert_couriers: Path, tmp_path: Path
 ) -> None:
     with _algorithm(learner, expert_couriers) as algorithm:
         for _ in range(2):
             algorithm.train()
         algorithm.save_to_path(tmp_path / "checkpoint")
+        save_recovery_point(RunFolder(tmp_path), algorithm, 2 * BATCH, 1.0)
         for _ in range(2):
             algorithm.train()
         whole = {name: each.clone() for name, each in _policy(algorithm).state_dict().items()}
     with _algorithm(learner, expert_couriers) as algorithm:
-        restore(algorithm, tmp_path / "checkpoint")
+        ResumePoint(tmp_path / saved, 2 * BATCH, 1.0).restore(algorithm)
         algorithm.offline_data.skip(2 * BATCH)
         for _ in range(2):
             result = algorithm.train()

@@ -26,6 +26,7 @@ def test_flatten__leaves_out_the_figures_of_a_policy_that_was_not_updated() -> N
 
     assert of(0) == of(math.nan) == {}
     assert math.isnan(of(512)["policy/loss"])  # that is a training that diverged
+    assert flatten({"learners": {"__all_modules__": {"update_s": math.nan}}}) == {}
 
 
 def test_flatten__tells_verbs_as_shares_and_of_several_policies_by_policy() -> None:

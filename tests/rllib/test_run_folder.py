@@ -1,5 +1,6 @@
 """A run's folder: provenance without git, progress without NaN, checkpoints that replace damaged ones."""
 
+import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,9 @@ from ray.rllib.algorithms.algorithm import Algorithm
 
 import perceiver_rl
 from perceiver_rl.provenance import _commit, provenance
+from perceiver_rl.rllib.recorder import Progress
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings, run_of
-from perceiver_rl.rllib.training import Progress, _require_finite, build_config
+from perceiver_rl.rllib.training import _require_finite, build_config
 
 SETTINGS = RunSettings("tests.courier_config:make_config", env=None, seed=0, total_env_steps=1_000)
 
@@ -60,6 +62,52 @@ def test_save_checkpoint__replaces_a_damaged_one(tmp_path: Path) -> None:
     assert folder.save_checkpoint(algorithm, 7, {}) == path
     assert (path / "weights").read_text() == "whole"
     assert [each.name for each in folder.checkpoints.iterdir()] == ["checkpoint_0000000007"]
+
+
+class FailingAlgorithm(Algorithm):
+    """Saves one file of several, and then the disk is full."""
+
+    def __init__(self) -> None:
+        pass
+
+    def save_to_path(self, path: Path) -> None:
+        path.mkdir()
+        (path / "weights").write_text("who")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_save_checkpoint__leaves_nothing_of_one_that_the_disk_does_not_take(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create(SETTINGS)
+    path = folder.save_checkpoint(FakeAlgorithm(), 7, {})
+    with pytest.raises(OSError, match="No space left"):
+        folder.save_checkpoint(FailingAlgorithm(), 8, {})
+    assert list(folder.checkpoints.iterdir()) == [path]
+    assert (path / "weights").read_text() == "whole"
+
+
+def test_save_checkpoint__sweeps_up_what_a_killed_run_left(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create(SETTINGS)
+    (folder.checkpoints / ".checkpoint_0000000005").mkdir()
+    path = folder.save_checkpoint(FakeAlgorithm(), 7, {})
+    assert list(folder.checkpoints.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("torn", ['{"env_steps": 30, "sec', '{"env_steps": 3', "3", "{}", "\x00\x00"])
+def test_cut_progress__drops_what_lies_ahead_and_a_line_that_breaks_off(
+    torn: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = RunFolder(tmp_path)
+    for steps in (10, 20, 30):
+        folder.append_progress({"env_steps": steps})
+    log = tmp_path / "progress.jsonl"
+    log.write_text(log.read_text() + torn)
+    folder.cut_progress(20)
+    assert log.read_text() == '{"env_steps": 10}\n{"env_steps": 20}\n'
+    assert "progress.jsonl, line 4" in caplog.text
+    folder.append_progress({"env_steps": 30})
+    assert len(log.read_text().splitlines()) == 3
 
 
 def test_run_of__is_the_checkpoint_itself_once_it_was_copied_elsewhere(tmp_path: Path) -> None:
