@@ -36,7 +36,7 @@ MINUTE_S = 60.0
 MAX_GROWTH = 0.01
 """Of a process's memory, over the last third of the run."""
 
-END_WITHIN_S = 120.0
+END_WITHIN_S = 300.0
 
 console = Console()
 
@@ -58,17 +58,12 @@ def main(
         trainer = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             rows = _watch(psutil.Process(trainer.pid), run, minutes)
+            out.mkdir(parents=True, exist_ok=True)
+            _write(out / "memory.csv", rows)
+            if plot is not None:
+                _plot(plot, rows)
         finally:
-            trainer.send_signal(signal.SIGINT)
-            try:
-                trainer.wait(END_WITHIN_S)
-            except subprocess.TimeoutExpired:
-                trainer.kill()
-                raise
-    out.mkdir(parents=True, exist_ok=True)
-    _write(out / "memory.csv", rows)
-    if plot is not None:
-        _plot(plot, rows)
+            _end(trainer)
     grown = growth(rows)
     console.print(f"{rows[-1]['env_steps']:,.0f} steps in {rows[-1]['minute']:.0f} minutes, commit {provenance()['commit']}")
     for role, share in grown.items():
@@ -88,6 +83,15 @@ def growth(rows: list[dict[str, float]]) -> dict[str, float]:
             slope, begin = np.polyfit(at - at[0], [row[role] for row in last_third], 1)
             grown[role] = float(slope * (at[-1] - at[0]) / begin)
     return grown
+
+
+def _end(trainer: subprocess.Popen[bytes]) -> None:
+    """As Ctrl-C does, and by force if that takes too long."""
+    trainer.send_signal(signal.SIGINT)
+    try:
+        trainer.wait(END_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        trainer.kill()
 
 
 def _watch(trainer: psutil.Process, run: Path, minutes: float) -> list[dict[str, float]]:
