@@ -147,7 +147,7 @@ def _plot(file: Path, rows: list[dict[str, float]]) -> None:
             axis.plot([row["minute"] for row in rows], [row.get(role, math.nan) for row in rows], label=role)
     axis.axvspan(rows[2 * len(rows) // 3]["minute"], rows[-1]["minute"], color="#000000", alpha=0.05)
     axis.set(xlabel="minutes of training", ylabel="resident memory, MB", ylim=(0, None))
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc=(0.02, 0.15))
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """IMPALA on SMAX 2s3z, centralized control: sampling and learning go on at the same time.
 
-Two stalkers and three zealots against the same. Not tuned yet, and never run to its end.
+Two stalkers and three zealots against the same. After a million steps it won 82.4 % greedy (docs/results.md).
 """
 
 from ray.rllib.algorithms.impala import IMPALAConfig
@@ -9,7 +9,7 @@ from agents.presets import preset
 from perceiver_rl.rllib import EpisodeOutcomes, SquadIMPALALearner, VectorEnvRunner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 1_000_000) -> IMPALAConfig:
+def make_config(total_env_steps: int = 1_500_000) -> IMPALAConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         IMPALAConfig()

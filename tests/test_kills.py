@@ -81,6 +81,7 @@ def require_no_trace_of_kills(run: Path, total: int) -> None:
     assert {int(each["step"]) for each in optimizer["state"]["state"].values()} == {UPDATES * len(records)}
 
 
+@pytest.mark.slow
 def test_killed_run__goes_on_where_it_was(tmp_path: Path) -> None:
     run, total = tmp_path / "run", 2_500
     arguments = ["train", CONFIG, "--out", str(run), "--env-runners", "0", "--steps", str(total), "--no-pictures"]

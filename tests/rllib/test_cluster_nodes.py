@@ -147,6 +147,7 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
+@pytest.mark.slow
 def test_cluster_of_one_node__trains_with_the_code_that_travelled(nodes: Nodes, project: Project) -> None:
     nodes.start_head(num_cpus=1)
     nodes.wait_until_up()

@@ -145,7 +145,8 @@ def test_full_disk__ends_the_run_with_all_that_was_saved_whole(ray_local: None, 
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data, which comes with learners, uses what it deprecates
-@pytest.mark.parametrize("config", [PPO_CONFIG, pytest.param(APPO_CONFIG, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [PPO_CONFIG, APPO_CONFIG])
 def test_killed_learner__ends_the_run_and_it_can_be_gone_on_with(config: str, ray_local: None, tmp_path: Path) -> None:
     asked = settings(config, "learners.num_learners=1", "env_runners.num_env_runners=1", steps=8 * BATCH)
     run = prepared(tmp_path / "run", asked)
@@ -169,16 +170,17 @@ def trouble(kind: str, mark: Path, **options: Any) -> str:
     return "environment.env_config=" + repr({"trouble": kind, "mark": str(mark), **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "kind"),
     [
         (PPO_CONFIG, "kill"),
         (PPO_CONFIG, "raise"),
         (PPO_CONFIG, "hang"),
-        pytest.param(PPO_CONFIG, "freeze", marks=pytest.mark.slow),
+        (PPO_CONFIG, "freeze"),
         (APPO_CONFIG, "kill"),
-        pytest.param(APPO_CONFIG, "raise", marks=pytest.mark.slow),
-        pytest.param(APPO_CONFIG, "hang", marks=pytest.mark.slow),
+        (APPO_CONFIG, "raise"),
+        (APPO_CONFIG, "hang"),
     ],
 )
 def test_env_runner__is_replaced_and_training_goes_on(config: str, kind: str, ray_local: None, tmp_path: Path) -> None:
@@ -208,6 +210,7 @@ def test_env_runner__is_replaced_and_training_goes_on(config: str, kind: str, ra
     require_whole(result.checkpoint)
 
 
+@pytest.mark.slow
 def test_asynchronous_training__waits_for_its_only_env_runner(ray_local: None, tmp_path: Path) -> None:
     asked = settings(
         APPO_CONFIG,
@@ -220,12 +223,14 @@ def test_asynchronous_training__waits_for_its_only_env_runner(ray_local: None, t
     assert (tmp_path / "mark").exists(), "nothing happened"
 
 
+@pytest.mark.slow
 def test_env_runner__that_always_fails_ends_the_run(ray_local: None, tmp_path: Path) -> None:
     asked = settings(PPO_CONFIG, trouble("raise", tmp_path / "mark", at=2, always=True), env=TROUBLED, steps=8 * BATCH)
     with pytest.raises(TrainingError, match=r"no samples from the env runners in \d+ iterations on end"):
         train_in_this_ray(prepared(tmp_path / "run", asked))
 
 
+@pytest.mark.slow
 def test_environment_in_the_drivers_process__raises_its_own_error(ray_local: None, tmp_path: Path) -> None:
     asked = settings(
         PPO_CONFIG,

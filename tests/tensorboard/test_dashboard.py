@@ -22,7 +22,10 @@ from tests.replay.duels import DUEL, NASTIER, record_duels
 from tests.replay.viewer import ARGUMENTS, CHROMIUM
 from tests.rllib.test_event_file import record as record_run
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path, nor in $CHROMIUM")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path, nor in $CHROMIUM"),
+]
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CONFIG = "tests/tensorboard/duel_config.py"
@@ -41,7 +44,7 @@ COMMANDS = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.fixture(scope="module", params=["written", pytest.param("trained", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["written", "trained"])
 def logdir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one short run."""
     logdir = tmp_path_factory.mktemp("runs")
