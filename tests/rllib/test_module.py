@@ -89,7 +89,8 @@ def test_forward_passes__give_the_same_distribution() -> None:
     for output in outputs:
         torch.testing.assert_close(output[Columns.ACTION_DIST_INPUTS], outputs[0][Columns.ACTION_DIST_INPUTS])
     assert outputs[2][Columns.ACTION_DIST_INPUTS].requires_grad
-    assert outputs[0].keys() == {Columns.ACTION_DIST_INPUTS}  # env runners pay for nothing else
+    acting = {Columns.ACTIONS, Columns.ACTION_LOGP, Columns.ACTION_DIST_INPUTS}
+    assert outputs[0].keys() == outputs[1].keys() == acting  # env runners pay for nothing else
 
 
 @pytest.mark.parametrize("forward", ["forward_exploration", "forward_inference"])
@@ -138,9 +139,10 @@ def test_module__keeps_its_weights_in_its_state() -> None:
     assert torch.equal(after, first.forward_inference(batch)[Columns.ACTION_DIST_INPUTS])
 
 
+@pytest.mark.parametrize("joint", ["independent", "sequential"])
 @pytest.mark.parametrize("explore", [True, False])
-def test_sequential_choices__are_made_in_the_forward_pass_and_have_the_same_probability_in_training(explore: bool) -> None:
-    module = _module(replace(preset("tiny"), joint="sequential", policy_init_scale=1.0))
+def test_choices__are_made_in_the_forward_pass_and_have_the_same_probability_in_training(joint: Any, explore: bool) -> None:
+    module = _module(replace(preset("tiny"), joint=joint, policy_init_scale=1.0))
     batch = _batch()
     output = module.forward_exploration(batch) if explore else module.forward_inference(batch)
     trained = module.forward_train({**batch, Columns.ACTIONS: output[Columns.ACTIONS]})
