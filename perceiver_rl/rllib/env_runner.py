@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core.columns import Columns
-from ray.rllib.env.env_runner import ENV_STEP_FAILURE
+from ray.rllib.env.env_runner import NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
+from ray.rllib.utils.metrics import ENV_STEP_TIMER
 
 from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.rllib.determinism import leave_memory_unfilled
@@ -31,6 +32,8 @@ from perceiver_rl.seeding import EVALUATION, TRAINING, stream_seed
 
 SAMPLING_KEY = "sampling_s"
 """Metrics group: seconds spent in forward passes, in environment steps, and in `sample()` altogether."""
+
+logger = logging.getLogger(__name__)
 
 TORCH_THREADS = 1
 """More would fight the simulator, and the learner, for cores (docs/performance.md)."""
@@ -94,27 +97,32 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             return num_timesteps is None or rollout.num_steps >= num_timesteps
 
         forward_s = env_s = 0.0
+        num_vector_steps = 0
         started = time.perf_counter()
         self.module.eval()  # once: RLlib's `forward_exploration` walks over all parts of the module in every step
         while not enough():
             began = time.perf_counter()
             actions, extra = self._random_act() if random_actions else self._act(explore)
             acted = time.perf_counter()
-            results = self._try_env_step(actions)
-            if results == ENV_STEP_FAILURE:
-                # RLlib made the environment anew. What it had sampled of running episodes has no end: drop it all.
+            results = self._step(actions)
+            if results is None:
+                # The environment is a new one. What was sampled of running episodes has no end: drop it all.
                 self._reset()
                 rollout = Rollout(self._observation, self._resetting)
                 continue
             self._observation, rewards, terminated, truncated, infos = results
             forward_s += acted - began
             env_s += time.perf_counter() - acted
+            num_vector_steps += 1
             rollout.add(self._observation, actions, rewards, terminated, truncated, infos, extra)
         self._resetting = rollout.resetting
         self._needs_initial_reset = num_episodes is not None
         episodes = [self._finish(chunk) for chunk in rollout.chunks()]
         seconds = {"forward": forward_s, "env": env_s, "total": time.perf_counter() - started}
         self.metrics.log_dict(seconds, key=SAMPLING_KEY, reduce="sum")
+        if num_vector_steps:
+            self.metrics.log_value(ENV_STEP_TIMER, env_s / num_vector_steps)
+            self._log_env_steps(metric=self._metrics_num_try_env_step, num_steps=num_vector_steps)
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=rollout.num_steps)
         self._increase_sampled_metrics(rollout.num_steps, rollout.num_ended)
         return [episode for episode in episodes if episode.is_done] if num_episodes is not None else episodes
@@ -136,6 +144,21 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         if self.config.in_evaluation:
             return stream_seed(EVALUATION, self.config.seed, self.worker_index or 0)
         return stream_seed(TRAINING, self.config.seed, self.worker_index or 0, int(self.num_env_steps_sampled_lifetime))
+
+    def _step(self, actions: NDArray[np.int64]) -> Any:
+        """What the environments return, or None if they failed and were made anew.
+
+        As RLlib's `_try_env_step`, but for its metrics of every step, which `_sample` logs once for all of a rollout's.
+        """
+        try:
+            return self.env.step(actions)
+        except Exception:
+            self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
+            if not self.config.restart_failed_sub_environments:
+                raise
+            logger.exception("environments of env runner %s: a step failed; they are made anew", self.worker_index)
+            self.make_env()
+            return None
 
     @torch.inference_mode()
     def _act(self, explore: bool) -> tuple[NDArray[np.int64], Arrays]:

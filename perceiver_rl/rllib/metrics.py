@@ -25,6 +25,7 @@ TAGS: dict[str, tuple[str, ...]] = {
 MODULE_TAGS: dict[str, str] = {
     "policy/entropy_per_actor": "entropy",
     "policy/kl": "mean_kl_loss",
+    "policy/lag_kl": "lag_kl",
     "policy/clip_fraction": "clip_fraction",
     "policy/loss": "policy_loss",
     "policy/agreement": "agreement",

@@ -173,8 +173,19 @@ class Recorder:
 def _disk_errors_told(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, RayError) as error:  # a learner in a process of its own writes its part there
+    except OSError as error:
         raise TrainingError(
             f"run folder {folder}: cannot be written ({error}); the checkpoints so far are whole. Make room, or mend what "
             "else is the matter, and go on with --resume"
         ) from error
+    except RayError as error:  # a learner in a process of its own has the state that is saved
+        raise process_ended(error) from error
+
+
+def process_ended(error: RayError) -> TrainingError:
+    """What to tell where a process ended that RLlib does not replace."""
+    what = str(error).partition("\n")[0]  # Ray's lines after the first name actors by numbers
+    return TrainingError(
+        f"a process of the run ended, and it was no env runner: {type(error).__name__}: {what} What was saved before is whole. "
+        "Go on with --resume"
+    )

@@ -29,11 +29,11 @@ from perceiver_rl.rllib.config_file import apply_overrides, load_factory, regist
 from perceiver_rl.rllib.learners import SquadLearner
 from perceiver_rl.rllib.metrics import env_steps, flatten
 from perceiver_rl.rllib.recorded_episodes import take_recordings
-from perceiver_rl.rllib.recorder import PreparedRun, Progress, Recorder, TrainingError
+from perceiver_rl.rllib.recorder import PreparedRun, Progress, Recorder, TrainingError, process_ended
 from perceiver_rl.rllib.recovery import find_resume_point
 from perceiver_rl.rllib.retention import KEEP_CHECKPOINTS
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-from perceiver_rl.rllib.watchdog import Watchdog
+from perceiver_rl.rllib.watchdog import Watchdog, kill_silent_env_runners
 from perceiver_rl.trial import try_environment, try_parallel_environment
 
 MAX_FAILURES = 3
@@ -239,11 +239,7 @@ def _train_once(algorithm: Algorithm) -> dict[str, Any]:
     try:
         return algorithm.train()
     except RayError as error:
-        what = str(error).partition("\n")[0]  # Ray's lines after the first name actors by numbers
-        raise TrainingError(
-            f"a process of the run ended, and it was no env runner: {type(error).__name__}: {what} All but the running "
-            "iteration is saved. Go on with --resume"
-        ) from error
+        raise process_ended(error) from error
     except ValueError as error:
         # As long as no env runner is back, IMPALA and APPO ask that of the driver, which has no environment.
         if group and group.num_remote_env_runners() and not group.num_healthy_remote_env_runners() and NO_ENV in str(error):
@@ -308,6 +304,7 @@ def _building(config: AlgorithmConfig) -> Iterator[Algorithm]:
     try:
         yield algorithm
     finally:
+        kill_silent_env_runners(algorithm)
         algorithm.stop()
 
 

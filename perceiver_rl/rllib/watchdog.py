@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,10 @@ PATIENCE = 2.0
 
 PATIENCE_AT_START_S = 600.0
 """So long the start of a process and its first rollout may take, in which environments compile themselves."""
+
+
+LAST_PATIENCE_S = 5.0
+"""So long an env runner may take to answer when a run is over."""
 
 
 class Watchdog:
@@ -94,3 +99,14 @@ class Watchdog:
         self.num_killed += 1
         del self._asked[index]
         self._num_answers[index] = 0
+
+
+def kill_silent_env_runners(algorithm: Algorithm) -> None:
+    """Kill those that do not answer any more, before an algorithm is stopped: RLlib would wait for them for ever."""
+    for group in (algorithm.env_runner_group, algorithm.eval_env_runner_group):
+        actors: Mapping[int, Any] = group._worker_manager._actors if group is not None else {}
+        asked = {actor.ping.remote(): actor for actor in actors.values()}
+        if asked:
+            _, silent = ray.wait(list(asked), num_returns=len(asked), timeout=LAST_PATIENCE_S)
+            for answer in silent:
+                ray.kill(asked[answer], no_restart=True)

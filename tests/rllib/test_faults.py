@@ -187,7 +187,7 @@ def test_env_runner__is_replaced_and_training_goes_on(config: str, kind: str, ra
     mark = tmp_path / "mark"
     asked = settings(
         config,
-        trouble(kind, mark, at=40),  # in the midst of a rollout of 16 steps, the third one
+        trouble(kind, mark, at=1_000),  # in the midst of a rollout of 16 steps
         "env_runners.num_env_runners=2",
         "env_runners.num_envs_per_env_runner=8",
         "env_runners.sample_timeout_s=3",

@@ -21,6 +21,7 @@ from agents.presets import preset
 from perceiver_rl.rllib.distribution import to_dist_inputs
 from perceiver_rl.rllib.learners import SquadAPPOLearner, SquadIMPALALearner
 from perceiver_rl.rllib.learners.vtrace import vtrace
+from perceiver_rl.rllib.learners.vtrace_learners import LAG_KEY
 from perceiver_rl.rllib.module import PerceiverRLModule, module_spec
 from tests.environments import COURIERS
 from tests.schemas import observe, to_tensors
@@ -187,6 +188,21 @@ def test_loss__equals_a_naive_loop(
     entropy = _logged(learner, ENTROPY_KEY)
     assert entropy > 0.1
     assert loss == pytest.approx(-np.mean(gains) + 0.7 * value_loss - 0.03 * entropy, **close)
+
+
+@LEARNERS
+def test_loss__tells_how_far_the_policy_has_moved(learner_class: type[Learner], make_learner: MakeLearner) -> None:
+    learner = make_learner(learner_class)
+    batch = _batch(learner)
+    _loss(learner, batch)
+    current = _per_actor(learner, batch, to_dist_inputs(_module(learner).policy(batch[Columns.OBS])))
+    behaviour = _per_actor(learner, batch, batch[Columns.ACTION_DIST_INPUTS])
+    of_steps = []
+    for b in np.flatnonzero(batch[Columns.LOSS_MASK].numpy()):
+        log_ratios = np.subtract(current[b], behaviour[b])
+        of_steps.append(np.mean(np.exp(log_ratios) - 1 - log_ratios) if len(log_ratios) else 0.0)
+    assert _logged(learner, LAG_KEY) == pytest.approx(np.mean(of_steps), rel=1e-4)
+    assert np.mean(of_steps) > 0.01
 
 
 @pytest.mark.parametrize("ratio", ["per_actor", "joint"])

@@ -28,7 +28,9 @@ from perceiver_rl.rllib.learners.squad_learner import SquadLearner, SquadLearner
 from perceiver_rl.rllib.learners.vtrace import VTrace, vtrace
 from perceiver_rl.rllib.module import PerceiverRLModule
 
-RATIO_KEY = "mean_ratio"
+LAG_KEY = "lag_kl"
+"""Metric: how far the policy has moved since it made the batch, as KL(behaviour ‖ current) of an actor's choice in nats,
+estimated from the choices made (Schulman 2020, "Approximating KL divergence": the estimator that is never negative)."""
 MAX_CORRECTION = 2.0
 """Where APPO cuts off the probability of a choice when it was made over that under the target network, as RLlib does."""
 
@@ -155,12 +157,13 @@ class _VTraceLearner(SquadLearner):
         entropy_coeff = self.entropy_coeff_schedulers_per_module[module_id].get_current_value()
         loss = policy_loss + config.vf_loss_coeff * value_loss - entropy_coeff * entropy
         counted = mask.bool()
+        log_ratio = choices.log_ratio.detach()
         numbers = {
             POLICY_LOSS_KEY: policy_loss.detach(),
             VF_LOSS_KEY: value_loss.detach(),
             LEARNER_RESULTS_VF_EXPLAINED_VAR_KEY: explained_variance(of_squad[counted], values[counted].detach()),
             ENTROPY_KEY: entropy.detach(),
-            RATIO_KEY: mean(choices.mean_over_actors(choices.log_ratio.detach().exp())),
+            LAG_KEY: mean(choices.mean_over_actors(log_ratio.exp() - 1 - log_ratio)),
         }
         self.metrics.log_dict(numbers, key=module_id, reduce="mean")
         if kl is not None:
