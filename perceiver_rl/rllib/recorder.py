@@ -186,6 +186,6 @@ def process_ended(error: RayError) -> TrainingError:
     """What to tell where a process ended that RLlib does not replace."""
     what = str(error).partition("\n")[0]  # Ray's lines after the first name actors by numbers
     return TrainingError(
-        f"a process of the run ended, and it was no env runner: {type(error).__name__}: {what} What was saved before is whole. "
-        "Go on with --resume"
+        f"a process of the run ended, and it was no env runner: {type(error).__name__}: {what} What was saved before is "
+        "whole. Go on with --resume"
     )
