@@ -18,7 +18,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from torch import Tensor
 
 from agents.presets import preset
-from perceiver_rl.rllib.distribution import to_dist_inputs
+from perceiver_rl.rllib.distribution import ILLEGAL, to_dist_inputs
 from perceiver_rl.rllib.learners import SquadAPPOLearner, SquadIMPALALearner
 from perceiver_rl.rllib.learners.vtrace import vtrace
 from perceiver_rl.rllib.learners.vtrace_learners import LAG_KEY
@@ -203,6 +203,28 @@ def test_loss__tells_how_far_the_policy_has_moved(learner_class: type[Learner], 
         of_steps.append(np.mean(np.exp(log_ratios) - 1 - log_ratios) if len(log_ratios) else 0.0)
     assert _logged(learner, LAG_KEY) == pytest.approx(np.mean(of_steps), rel=1e-4)
     assert np.mean(of_steps) > 0.01
+
+
+@LEARNERS
+def test_loss__takes_no_notice_of_artificial_steps(learner_class: type[Learner], make_learner: MakeLearner) -> None:
+    losses, lags = [], []
+    for impossible in (False, True):
+        torch.manual_seed(0)  # the same weights
+        learner = make_learner(learner_class)
+        batch = _batch(learner)
+        if impossible:  # what is done in them, and so of infinite ratio
+            ends = ~batch[Columns.LOSS_MASK]
+            legal = _module(learner).policy(batch[Columns.OBS]).legal[ends]
+            assert legal.any()
+            chosen = legal.float().argmax(dim=2)
+            inputs = torch.zeros(legal.shape).scatter(2, chosen.unsqueeze(2), ILLEGAL)
+            batch[Columns.ACTION_DIST_INPUTS][ends], batch[Columns.ACTIONS][ends] = inputs.flatten(1), chosen
+        losses.append(_loss(learner, batch))
+        lags.append(_logged(learner, LAG_KEY))
+    assert losses[0].item() == losses[1].item()
+    assert lags[0] == lags[1]
+    losses[1].backward()
+    assert all(torch.isfinite(each.grad).all() for each in _module(learner).policy.parameters() if each.grad is not None)
 
 
 @pytest.mark.parametrize("ratio", ["per_actor", "joint"])

@@ -34,6 +34,12 @@ class Choices:
         log_prob = current.log_prob_per_actor(actions)
         return cls(current, current.present.float(), log_prob, log_prob - behaviour.log_prob_per_actor(actions))
 
+    def only(self, rows: Bool[Tensor, " batch"]) -> Choices:
+        """Those of these rows; nobody is there in the others, whatever they hold."""
+        rows = rows.unsqueeze(1)
+        log_prob, log_ratio = (torch.where(rows, each, 0.0) for each in (self.log_prob, self.log_ratio))
+        return Choices(self.current, self.present * rows, log_prob, log_ratio)
+
     @property
     def joint_log_ratio(self) -> Float[Tensor, " batch"]:
         """Of the joint action."""

@@ -103,10 +103,11 @@ class _VTraceLearner(SquadLearner):
             )
 
     def _choices(self, module: PerceiverRLModule, batch: dict[str, Any], inputs: Tensor) -> Choices:
-        """The batch's choices, as the policy of these distribution inputs sees them."""
+        """The batch's choices, as the policy of these distribution inputs sees them; none in artificial steps."""
         distribution = module.get_train_action_dist_cls()
         behaviour: ActorCategorical = distribution.from_logits(batch[Columns.ACTION_DIST_INPUTS]).per_actor
-        return Choices.of(distribution.from_logits(inputs).per_actor, behaviour, batch[Columns.ACTIONS])
+        choices = Choices.of(distribution.from_logits(inputs).per_actor, behaviour, batch[Columns.ACTIONS])
+        return choices.only(batch[Columns.LOSS_MASK].bool())
 
     def _vtrace(self, config: AlgorithmConfig, batch: dict[str, Any], values: Tensor, choices: Choices) -> VTrace:
         """By actor, or by joint action; advantages are standardised if so wanted."""
