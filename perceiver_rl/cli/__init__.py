@@ -1,4 +1,4 @@
-"""The command line: `perceiver-rl train | evaluate | aggregate | collect | export | replay | bench`."""
+"""The command line: `perceiver-rl train | tune | evaluate | aggregate | collect | export | replay | bench`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from perceiver_rl.cli.evaluate import aggregate, evaluate
 from perceiver_rl.cli.export import export
 from perceiver_rl.cli.replay import replay
 from perceiver_rl.cli.train import train
+from perceiver_rl.cli.tune import tune
 
 
 def _tell_version(asked: bool) -> bool:
@@ -44,7 +45,7 @@ def options(
     """What all commands share."""
 
 
-for command in (train, evaluate, aggregate, collect, export, replay):
+for command in (train, tune, evaluate, aggregate, collect, export, replay):
     app.command()(command)
 bench_app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Measure speed and memory on this machine.")
 bench_app.command("encoder")(bench_encoder)

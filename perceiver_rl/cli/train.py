@@ -100,7 +100,7 @@ def train(
         else:
             total = steps if steps is not None else default_steps(load_factory(config))
             settings = RunSettings(config, env, seed or 0, total, tuple(overrides))
-            folder = RunFolder(out or Path("runs") / f"{default_name(config)}-{time.strftime('%Y%m%d-%H%M%S')}")
+            folder = RunFolder(out or default_folder("runs", config))
         run = prepare(settings, folder, resume=resume)
     length = f"{settings.total_env_steps:,} environment steps"
     say(f"Training on {run.config.env} for {length}, seed {settings.seed}: {folder.path}")
@@ -157,6 +157,11 @@ def train(
     if result.interrupted:
         say(f"Go on:      {go_on}")
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def default_folder(parent: str, config: str) -> Path:
+    """A folder that is named after a config and the time."""
+    return Path(parent, f"{default_name(config)}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def default_name(config: str) -> str:

@@ -62,6 +62,10 @@ def cluster_address(address: str | None) -> str | None:
     return address
 
 
+QUIET = ("RAY_BACKEND_LOG_LEVEL", "fatal")
+"""Ray's C++ side reports an actor's restart settings as an error, at every start."""
+
+
 @contextmanager
 def ray_for(
     config: AlgorithmConfig,
@@ -71,7 +75,7 @@ def ray_for(
     say: Callable[[str], None] = lambda words: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Ray for the duration of a run.
+    """Ray for the duration of a run; where it runs already, that is used and left running.
 
     Args:
         config: The run's.
@@ -85,16 +89,29 @@ def ray_for(
         ValueError: If there is none at the address, or too much would travel there.
         KeyboardInterrupt: If `stop` says so while the run waits for room.
     """
-    # Ray's C++ side reports an actor's restart settings as an error, at every start.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     address = cluster_address(address)
-    if address is None:
-        ray.init(address="local", num_cpus=cpus_needed(config), include_dashboard=False, logging_level=logging.ERROR)
-    else:
-        _connect(address, {} if travels_already() else runtime_env(Path.cwd(), leave_out))
+    if address is None or ray.is_initialized():  # as it is around a trial of a search
+        with local_ray(cpus_needed(config)):
+            yield
+        return
+    os.environ.setdefault(*QUIET)
+    _connect(address, {} if travels_already() else runtime_env(Path.cwd(), leave_out))
     try:
-        if address is not None:
-            wait_for_room(bundles_needed(config), say, stop)
+        wait_for_room(bundles_needed(config), say, stop)
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def local_ray(cpus: int) -> Iterator[None]:
+    """A Ray of this machine's own, which believes to have so many CPUs; or the one that runs already."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault(*QUIET)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
+    try:
         yield
     finally:
         ray.shutdown()

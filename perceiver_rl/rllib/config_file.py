@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,7 +87,9 @@ def apply_overrides(config: AlgorithmConfig, overrides: list[str]) -> None:
     """Change a config by assignments such as `training.lr=3e-4` or `model.perceiver.num_latents=16`.
 
     The first name is `model`, for the fields of `EntityPolicyConfig`, or a method of RLlib's `AlgorithmConfig`, for that
-    method's arguments. Values are Python literals; what is none is a string.
+    method's arguments. Numbers after an argument go into its lists, from 0: `training.lr.0.1=3e-4` is where a schedule
+    `[[0, 1e-3], [500_000, 0.0]]` begins, while `training.lr=3e-4` is a constant in its place. Values are Python
+    literals, or lists and objects of JSON; what is neither is a string.
 
     Raises:
         ValueError: If a name is unknown (the message lists the known ones) or a value has another type than the setting.
@@ -96,7 +100,7 @@ def apply_overrides(config: AlgorithmConfig, overrides: list[str]) -> None:
         section, dot, key = name.strip().partition(".")
         if not equals or not dot or not key:
             raise ValueError(f"--set {override}: expected section.key=value, e.g. training.lr=3e-4")
-        value = _literal(text.strip())
+        value = literal(text.strip())
         if section == MODEL_SECTION:
             *groups, leaf = key.split(".")
             target = model
@@ -111,19 +115,41 @@ def apply_overrides(config: AlgorithmConfig, overrides: list[str]) -> None:
         _set_model(config, model)
 
 
-def _set(config: AlgorithmConfig, section: str, key: str, value: Any) -> None:
+def _set(config: AlgorithmConfig, section: str, path: str, value: Any) -> None:
+    key, *places = path.split(".")
     known = _arguments(type(config), section)
     if key not in known:
         raise ValueError(unknown_name(f"--set {section}.{key}: unknown key", key, known))
-    current = getattr(config, key, None)
+    whole = deepcopy(getattr(config, key, None))
+    current, part, place = whole, None, 0
+    for text in places:
+        part, place = _list_and_place(current, text, f"--set {section}.{path}")
+        current = part[place]
     if isinstance(current, (bool, int, float, str)) and not _fits(current, value):
         raise ValueError(
-            f"--set {section}.{key}: got {value!r} ({type(value).__name__}), expected {type(current).__name__} such as "
+            f"--set {section}.{path}: got {value!r} ({type(value).__name__}), expected {type(current).__name__} such as "
             f"{current!r}"
         )
-    if (section, key) == ("environment", "env"):
+    if isinstance(current, dict) and not isinstance(value, dict):
+        raise ValueError(
+            f"--set {section}.{path}: got {value!r} ({type(value).__name__}), expected a mapping as Python or JSON, e.g. "
+            """'{"name": 1}'"""
+        )
+    if (section, path) == ("environment", "env"):
         value = register_for(config, value)
+    if part is not None:
+        part[place] = value
+        value = whole
     getattr(config, section)(**{key: value})
+
+
+def _list_and_place(current: Any, text: str, where: str) -> tuple[list[Any], int]:
+    """A list, and the place in it that a part of a setting's name means."""
+    if not isinstance(current, list):
+        raise ValueError(f"{where}: got {text!r} behind {current!r}, expected nothing: only lists have places")
+    if not text.isdecimal() or int(text) >= len(current):
+        raise ValueError(f"{where}: got {text!r}, expected a place in {current!r}, from 0 to {len(current) - 1}")
+    return current, int(text)
 
 
 def register_for(config: AlgorithmConfig, env: str) -> str:
@@ -174,8 +200,15 @@ def _merge(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
+    """What a value means as it is written on the command line: a Python literal, a list or object of JSON, else a string."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+        pass
+    if text.startswith(("{", "[")):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

@@ -115,7 +115,7 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
     recordings = None if config.is_online else take_recordings(config)
     if recordings is not None:
         config.copy(copy_frozen=False).validate()
-    schemas, agents = _try(config, settings.seed)
+    schemas, agents = try_out(config, settings.seed)
     if recordings is not None:
         recordings.require(schemas[DEFAULT_MODULE_ID], config.env)
     if not resume:
@@ -124,8 +124,12 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
     return PreparedRun(settings, folder, config, schemas, agents, find_resume_point(folder))
 
 
-def _try(config: AlgorithmConfig, seed: int) -> tuple[dict[str, EntitySchema], dict[str, str]]:
-    """Play a few steps; give back the schema of each policy, and the policy of each agent."""
+def try_out(config: AlgorithmConfig, seed: int) -> tuple[dict[str, EntitySchema], dict[str, str]]:
+    """Play a few steps of a config's environment; give back the schema of each policy, and the policy of each agent.
+
+    Raises:
+        ValueError: If the environment does not keep its contract, or a policy is named for agents that it cannot play.
+    """
     if not config.is_multi_agent:
         return {DEFAULT_MODULE_ID: try_environment(config.env, config.env_config, seed)}, {}
     of_agents = try_parallel_environment(config.env, config.env_config, seed)

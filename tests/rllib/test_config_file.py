@@ -47,9 +47,33 @@ def test_apply_overrides__sets_rllibs_settings_and_the_models() -> None:
     assert model["token_dim"] == 32, "what was not named stays as it was"
 
 
+def test_apply_overrides__sets_a_place_in_a_schedule() -> None:
+    config, other = make_config(), make_config()
+    before = config.lr
+    apply_overrides(config, ["training.lr.0.1=3e-4"])
+    assert config.lr == [[0, 3e-4], [100_000, 0.0]]
+    assert before == other.lr == [[0, 1e-3], [100_000, 0.0]], "what another may hold stays as it was"
+
+
+def test_apply_overrides__reads_json_as_well_as_python() -> None:
+    for text in ('{"ratio": "joint", "fast": true}', "{'ratio': 'joint', 'fast': True}"):
+        config = make_config()
+        apply_overrides(config, [f"learners.learner_config_dict={text}"])
+        assert config.learner_config_dict == {"ratio": "joint", "fast": True}
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        (
+            "learners.learner_config_dict={'x': flase}",
+            r"got \"\{'x': flase\}\" \(str\), expected a mapping as Python or JSON, e\.g\. '\{\"name\": 1\}'",
+        ),
+        ("environment.env_config=3", r"--set environment\.env_config: got 3 \(int\), expected a mapping"),
+        ("training.lr.2=1", r"--set training\.lr\.2: got '2', expected a place in \[\[0, 0\.001\], .*\], from 0 to 1"),
+        ("training.lr.0.x=1", r"--set training\.lr\.0\.x: got 'x', expected a place in \[0, 0\.001\], from 0 to 1"),
+        ("training.lr.0.1=high", r"--set training\.lr\.0\.1: got 'high' \(str\), expected float such as 0\.001"),
+        ("training.gamma.0=1", r"--set training\.gamma\.0: got '0' behind 0\.99, expected nothing: only lists"),
         ("training.lrr=1", r"--set training\.lrr: unknown key 'lrr' \(did you mean 'lr'\?\); known are .*\bgamma\b"),
         ("trainin.lr=1", r"unknown section 'trainin' \(did you mean 'training'\?\); known are .*\bmodel\b"),
         ("training.gamma=abc", r"--set training\.gamma: got 'abc' \(str\), expected float such as 0\.99"),
