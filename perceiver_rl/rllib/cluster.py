@@ -104,13 +104,18 @@ def ray_for(
 
 
 @contextmanager
-def local_ray(cpus: int) -> Iterator[None]:
-    """A Ray of this machine's own, which believes to have so many CPUs; or the one that runs already."""
+def local_ray(cpus: int, *, show_logs: bool = True) -> Iterator[None]:
+    """A Ray of this machine's own, or the one that runs already.
+
+    Args:
+        cpus: How many it must believe to have, see `cpus_needed`.
+        show_logs: Whether what its processes print is shown here.
+    """
     if ray.is_initialized():
         yield
         return
     os.environ.setdefault(*QUIET)
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR)
+    ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=show_logs)
     try:
         yield
     finally:

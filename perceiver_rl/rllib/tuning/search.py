@@ -164,7 +164,7 @@ def run_search(
     random.seed(settings.seed)  # the generator by which Tune's PBT chooses whom to copy
     scheduler = _scheduler(search)
     watch = _Watch(search, scheduler, on_progress or (lambda progress: None))
-    with _quiet_tune(), local_ray(concurrent * search.cpus):
+    with _quiet_tune(), local_ray(concurrent * search.cpus, show_logs=False):
         tune.run(
             tune.with_resources(trainable, search.resources),
             name=folder.tune.name,
