@@ -83,7 +83,13 @@ def tune(
     perceiver-rl tune configs/smax_2s3z_ppo.py --param training.lr.0.1=loguniform:1e-4:3e-3
     --param training.entropy_coeff=choice:0,0.003,0.01 --samples 8 --steps 200000 --out tuning/2s3z
 
-    The same command with --resume goes on with a search that was interrupted or killed. Ctrl-C ends a search.
+    perceiver-rl tune configs/smax_2s3z_ppo.py --param training.lr.0.1=loguniform:1e-4:3e-3 --scheduler pbt --samples 4
+
+    perceiver-rl tune configs/smax_2s3z_ppo.py --out tuning/2s3z --resume
+
+    Each trial is a run folder in OUT/trials, which evaluate, replay and TensorBoard read; OUT/report.md says what came out, and
+    the command that trains with the best trial's settings. Ctrl-C ends a search. However it ends, --resume goes on with it: a
+    trial that was under way from its last report, those that had ended not at all.
     """
     with clear_errors():
         from perceiver_rl.cli.train import default_folder

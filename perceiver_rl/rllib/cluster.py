@@ -89,8 +89,8 @@ def ray_for(
         ValueError: If there is none at the address, or too much would travel there.
         KeyboardInterrupt: If `stop` says so while the run waits for room.
     """
-    address = cluster_address(address)
-    if address is None or ray.is_initialized():  # as it is around a trial of a search
+    # A trial of a search is in a Ray that runs already.
+    if ray.is_initialized() or (address := cluster_address(address)) is None:
         with local_ray(cpus_needed(config)):
             yield
         return

@@ -22,6 +22,7 @@ EXCLUDES = (
     "/.venv",
     "/venv",
     "/runs",
+    "/tuning",
     "/site",
     "/build",
     "/dist",

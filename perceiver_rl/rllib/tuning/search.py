@@ -113,7 +113,7 @@ def prepare_search(settings: SearchSettings, folder: SearchFolder, *, resume: bo
     if not resume:
         folder.create(settings, plan)
     largest = max(resources, key=lambda each: each.required_resources.get("CPU", 1))
-    return PreparedSearch(settings, folder, parameters, plan, environments, largest, resume=resume and folder.has_state)
+    return PreparedSearch(settings, folder, parameters, plan, environments, largest, resume=resume and folder.has_state())
 
 
 def _check(settings: SearchSettings, parameters: list[Parameter]) -> None:

@@ -79,10 +79,22 @@ class SearchFolder:
         """Whether a search was begun here."""
         return (self.path / "search.json").is_file()
 
-    @property
     def has_state(self) -> bool:
-        """Whether Ray Tune got as far as writing its state."""
-        return any(self.tune.glob("experiment_state-*.json"))
+        """Whether Ray Tune got as far as writing its state.
+
+        Raises:
+            ValueError: If the state cannot be read: Ray Tune does not write it beside its place and rename it.
+        """
+        states = sorted(self.tune.glob("experiment_state-*.json"))
+        for state in states:
+            try:
+                json.loads(state.read_text())
+            except ValueError as error:
+                raise ValueError(
+                    f"search folder {self.path}: Ray Tune's state {state.name} breaks off ({error}); trials can still be "
+                    "evaluated, but the search cannot be gone on with. Begin another one, in another --out"
+                ) from error
+        return bool(states)
 
     def trial(self, number: int) -> Path:
         """The run folder of a trial."""
