@@ -87,9 +87,11 @@ def tune(
 
     perceiver-rl tune configs/smax_2s3z_ppo.py --out tuning/2s3z --resume
 
-    Each trial is a run folder in OUT/trials, which evaluate, replay and TensorBoard read; OUT/report.md says what came out, and
-    the command that trains with the best trial's settings. Ctrl-C ends a search. However it ends, --resume goes on with it: a
-    trial that was under way from its last report, those that had ended not at all.
+    Each trial is a run folder in OUT/trials, which evaluate, replay and TensorBoard read. OUT/report.md says what came out,
+    and the command that trains with the best trial's settings.
+
+    Ctrl-C ends a search. However it ends, --resume goes on with it: with a trial that was under way from its last report,
+    with those that had ended not at all.
     """
     with clear_errors():
         from perceiver_rl.cli.train import default_folder

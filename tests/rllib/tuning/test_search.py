@@ -138,8 +138,8 @@ def test_what_asha_knows__outlives_the_search(tmp_path: Path, monkeypatch: pytes
         ({"parameters": ("training.lr=loguniform:0:1",)}, r"expected one above 0"),
         ({"metric": "win_rate"}, r"--metric win_rate: expected a TensorBoard tag such as outcome/win_rate"),
         ({"metric": "outcom/win_rate"}, r"group 'outcom' \(did you mean 'outcome'\?\)"),
-        ({"report_every": TOTAL + 1}, r"--report-every: got 8,193, expected at most --steps 8,192"),
-        ({"grace": TOTAL + 1}, r"--grace: got 8,193, expected at most --steps 8,192"),
+        ({"report_every": TOTAL + 1}, r"--report-every: got 4,097, expected at most --steps 4,096"),
+        ({"grace": TOTAL + 1}, r"--grace: got 4,097, expected at most --steps 4,096"),
         ({"scheduler": "pbt", "samples": 1}, r"--samples: got 1, expected at least 2 for --scheduler pbt"),
         (
             {"scheduler": "pbt", "parameters": ("model.token_dim=choice:16,32",)},
