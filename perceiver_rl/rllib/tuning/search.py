@@ -107,6 +107,11 @@ def prepare_search(settings: SearchSettings, folder: SearchFolder, *, resume: bo
     resources = []
     for point in plan:
         config = build_config(settings.trial_settings(assignments(point)))
+        if not config.is_online:
+            raise ValueError(
+                f"config {settings.config!r}: got one that learns from recorded episodes, expected one that plays; without "
+                "battles there is no outcome by which trials could be compared"
+            )
         if environment_key(config) not in environments:
             environments[environment_key(config)] = TriedEnvironment(*try_out(config, settings.seed))
         resources.append(_resources(config))

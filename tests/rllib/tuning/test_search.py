@@ -145,6 +145,7 @@ def test_what_asha_knows__outlives_the_search(tmp_path: Path, monkeypatch: pytes
             {"scheduler": "pbt", "parameters": ("model.token_dim=choice:16,32",)},
             r"--param model\.token_dim: got a setting of model or environment under --scheduler pbt",
         ),
+        ({"config": "tests/courier_bc_config.py", "overrides": ()}, r"got one that learns from recorded episodes"),
         ({"env": "tests.nowhere:make"}, r"got no module 'tests\.nowhere'"),
     ],
 )
