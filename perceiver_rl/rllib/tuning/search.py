@@ -247,7 +247,7 @@ def _scheduler(search: PreparedSearch) -> TrialScheduler:
         mutations[parameter.name] = (
             partial(_redraw, values, generator) if isinstance(values, Interval) else list(values.values)
         )
-    return PopulationBasedTraining(
+    return _Population(
         time_attr="training_iteration",  # a trial reports once for each exchange
         perturbation_interval=1,
         hyperparam_mutations={POINT: mutations},
@@ -258,6 +258,18 @@ def _scheduler(search: PreparedSearch) -> TrialScheduler:
         log_config=False,  # the trials' histories tell it
         synch=True,  # trials that take turns would otherwise be compared at different steps
     )
+
+
+class _Population(PopulationBasedTraining):
+    """Ray's, which waits for ever in a search that is gone on with: its next exchange is the first one again, long past."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        live = tune_controller.get_live_trials()
+        if live and all(trial.status in ("PENDING", "PAUSED") for trial in live):
+            hindmost = min(self._trial_state[trial].last_train_time for trial in live)
+            if hindmost >= self._next_perturbation_sync:
+                self._next_perturbation_sync = hindmost + self._perturbation_interval
+        return super().choose_trial_to_run(tune_controller)
 
 
 def _redraw(values: Interval, generator: np.random.Generator) -> int | float:

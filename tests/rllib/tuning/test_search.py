@@ -14,7 +14,7 @@ from perceiver_rl.rllib.tuning import SearchFolder, SearchResult, SearchSettings
 from perceiver_rl.rllib.tuning.search import _scheduler, _Watch
 
 TOTAL, EVERY = 4_096, 1_024
-TURN = 4_096
+TURN = 2_048
 """Between exchanges of PBT: long enough for what learns to be the better one."""
 SETTINGS = SearchSettings(
     config="tests/courier_config.py",
@@ -79,7 +79,7 @@ def test_pbt__lets_the_worst_copy_the_best_and_change(
     settings = replace(
         SETTINGS,
         scheduler="pbt",
-        total_env_steps=3 * TURN,
+        total_env_steps=2 * TURN,
         report_every=TURN,
         parameters=("training.lr=loguniform:1e-9:1e-2",),
     )
