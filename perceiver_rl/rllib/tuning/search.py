@@ -263,6 +263,8 @@ def _scheduler(search: PreparedSearch) -> TrialScheduler:
 class _Population(PopulationBasedTraining):
     """Ray's, which waits for ever in a search that is gone on with: its next exchange is the first one again, long past."""
 
+    _next_perturbation_sync: int
+
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         live = tune_controller.get_live_trials()
         if live and all(trial.status in ("PENDING", "PAUSED") for trial in live):
