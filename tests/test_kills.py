@@ -94,7 +94,7 @@ def test_killed_run__goes_on_where_it_was(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
     require_only_the_running_iteration_lost(run)
-    assert members_left(process.pid, patience=30.0) == [], "Ray's processes end with their driver"
+    assert members_left(process.pid, patience=120.0) == [], "Ray's processes end with their driver"
     resumed = command("train", CONFIG, "--out", str(run), "--resume", "--no-pictures")
     assert resumed.returncode == 0, resumed.stderr
     assert "Going on from recovery.pkl" in resumed.stderr
