@@ -1,7 +1,8 @@
 """IMPALA on SMAX 2s3z, centralized control: sampling and learning go on at the same time.
 
-Two stalkers and three zealots against the same. Nothing but its learning rate bounds IMPALA's steps, so batches are small and
-few of them are under way: what is learned from was done by the policy of three updates before (docs/decisions.md).
+Two stalkers and three zealots against the same. Nothing but its learning rate bounds IMPALA's steps, so batches are small
+and few of them are under way: what is learned from was done by the policy of three updates before. Even so some runs lose
+what they had learned (docs/results.md, docs/decisions.md); `smax_2s3z_appo.py` is the surer way to train asynchronously.
 """
 
 from ray.rllib.algorithms.impala import IMPALAConfig
