@@ -75,7 +75,7 @@ def ray_for(
     say: Callable[[str], None] = lambda words: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
-    """Ray for the duration of a run; where it runs already, that is used and left running.
+    """Ray for the duration of a run; without an address, one that this process has joined already is used and left running.
 
     Args:
         config: The run's.
@@ -89,8 +89,9 @@ def ray_for(
         ValueError: If there is none at the address, or too much would travel there.
         KeyboardInterrupt: If `stop` says so while the run waits for room.
     """
-    # A trial of a search is in a Ray that runs already.
-    if ray.is_initialized() or (address := cluster_address(address)) is None:
+    # A trial of a search has no address and is in a Ray that runs already, whatever RAY_ADDRESS says.
+    joined = address is None and ray.is_initialized()
+    if joined or (address := cluster_address(address)) is None:
         with local_ray(cpus_needed(config)):
             yield
         return

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 from ray._private.runtime_env.packaging import get_uri_for_directory
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -140,7 +141,11 @@ def test_local_ray__has_a_cpu_for_each_process(runners: int, learners: int, cpus
     assert cpus_needed(config.learners(num_learners=learners)) == expected
 
 
-def test_silent_address__is_told_before_anything_is_packed(silent: int) -> None:
+@pytest.mark.parametrize("joined", [False, True])
+def test_silent_address__is_told_before_anything_is_packed(
+    joined: bool, silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: joined)  # one that runs already takes no other one's place
     with pytest.raises(ValueError, match="nobody answers"), ray_for(PPOConfig(), f"127.0.0.1:{silent}"):
         pass
 
