@@ -30,6 +30,13 @@ def test_bundle__is_small_and_tells_where_it_comes_from() -> None:
     assert greedy["episodes"] == 512
 
 
+def test_evaluate__keeps_json_and_csv_apart(tmp_path: Path) -> None:
+    file = str(tmp_path / "e.json")
+    result = CliRunner().invoke(app, ["evaluate", str(BUNDLE), "--json", file, "--csv", file])
+    assert result.exit_code == 2
+    assert "got the file of --json, expected another one" in result.output
+
+
 def test_evaluate__finds_what_the_bundle_says_and_writes_json_and_csv(tmp_path: Path) -> None:
     files = ("--json", str(tmp_path / "e.json"), "--csv", str(tmp_path / "e.csv"))
     command("evaluate", str(BUNDLE), "--episodes", "64", "--seed", "1", "--against", "random", *files)

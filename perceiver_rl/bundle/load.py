@@ -127,10 +127,10 @@ def is_bundle(path: Path) -> bool:
 
 
 def require_bundle(path: Path) -> None:
-    """Raise if a folder does not hold the files of a bundle.
+    """Raise if a folder does not hold the files of a bundle, or holds others.
 
     Raises:
-        ValueError: What is missing.
+        ValueError: What is missing, or does not belong there.
     """
     if not path.is_dir():
         what = "got a file" if path.exists() else "does not exist"
@@ -140,3 +140,9 @@ def require_bundle(path: Path) -> None:
             raise ValueError(
                 f"bundle {path}: {name} is missing, expected a folder that `perceiver-rl export` wrote: get a whole copy"
             )
+    others = sorted(entry.name for entry in path.iterdir() if entry.name not in FILES)
+    if others:
+        raise ValueError(
+            f"bundle {path}: got {others[0]!r}{' and others' if len(others) > 1 else ''} in it, expected "
+            f"{', '.join(sorted(FILES))} alone: get a whole copy, or keep what else there is elsewhere"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,9 +53,15 @@ bench_app.command("encoder")(bench_encoder)
 app.add_typer(bench_app, name="bench")
 
 
+POLICY_FILE = "policy.json"
+"""What makes a folder a bundle; said again here, so that a command need not load torch to tell its --help."""
+
+
 def main() -> None:
     """Entry point of the console script."""
-    # As uvicorn does: `envs.…`, `configs.…` and a user's own modules are found in the folder where the command is given.
-    if "" not in sys.path:
+    # As uvicorn does: `envs.…`, `configs.…` and a user's own modules are found in the folder where the command is given. Not
+    # in a bundle: it may come from anybody, and nothing in it is run.
+    here = Path.cwd()
+    if "" not in sys.path and not any((folder / POLICY_FILE).exists() for folder in (here, *here.parents)):
         sys.path.insert(0, "")
     app()

@@ -81,6 +81,8 @@ def evaluate(
 
         if tensorboard is not None and no_tensorboard:
             raise ValueError("evaluate: got --tensorboard and --no-tensorboard, expected one of them at most")
+        if json_file is not None and csv_file is not None and json_file.resolve() == csv_file.resolve():
+            raise ValueError(f"--csv {csv_file}: got the file of --json, expected another one")
         if tensorboard is not None and is_bundle(tensorboard):
             raise ValueError(f"--tensorboard {tensorboard}: got a bundle, expected another folder: bundles stay as they are")
         provenance()  # the code that plays is the one that is there now

@@ -15,7 +15,7 @@ from perceiver_rl.policy.entity_policy import EntityPolicy
 NOT_OPTIONS = ("env", "name", "num_envs", "render_mode")
 """What a bundle has no say in."""
 
-MAX_OPTION = 10_000
+MAX_OPTION = 1_000
 """The largest number that a bundle may give its environment as an option, such as how many units there are."""
 
 

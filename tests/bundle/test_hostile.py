@@ -7,6 +7,8 @@ import os
 import pickle
 import resource
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +56,24 @@ def test_fifo__is_no_file_to_wait_for(bundle: Path) -> None:
     (bundle / "policy.json").unlink()
     os.mkfifo(bundle / "policy.json")
     refuse(bundle, "policy.json is missing")
+
+
+def test_other_files__are_refused(bundle: Path) -> None:
+    (bundle / "envs").mkdir()
+    refuse(bundle, "got 'envs' in it, expected policy.json, policy.onnx, policy.safetensors alone")
+
+
+@pytest.mark.parametrize("below", [".", "deeper"])
+def test_modules_in_a_bundle__are_not_imported_by_commands_given_there(bundle: Path, below: str, tmp_path: Path) -> None:
+    here, mark = bundle / below, tmp_path / "mark"
+    here.mkdir(exist_ok=True)
+    for module in ("torch", "envs"):
+        (here / f"{module}.py").write_text(f"open({str(mark)!r}, 'w')")
+    script = Path(sys.executable).with_name("perceiver-rl")
+    evaluated = subprocess.run([script, "evaluate", bundle], cwd=here, capture_output=True, text=True, timeout=120)
+    assert evaluated.returncode == 2
+    assert "in it, expected policy.json" in evaluated.stderr
+    assert not mark.exists()
 
 
 # -- policy.json -------------------------------------------------------------------------------------------------
