@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Annotated, Any
 
-import ray
 import typer
 
 from benchmarks.capacity import Cost
+from perceiver_rl.rllib.cluster import local_ray
 from perceiver_rl.rllib.config_file import load_factory
-from perceiver_rl.rllib.metrics import flatten
+from perceiver_rl.rllib.metrics import env_steps, flatten
 
 UNTIMED = 2
 """Iterations at the beginning, in which environments compile."""
@@ -47,7 +47,7 @@ class Run:
         result = self.algorithm.train()
         seconds = time.perf_counter() - began
         table = flatten(result)
-        before, self.steps = self.steps, int(result["num_env_steps_sampled_lifetime"])
+        before, self.steps = self.steps, env_steps(result)
         steps = self.steps - before
         self.seconds.append(seconds / steps)
         self.sampling.append(table["time/sampling_s"] / steps)
@@ -72,15 +72,15 @@ def main(
 ) -> None:
     """Print environment steps a second, medians, and ratios to the first number."""
     counts = [int(count) for count in runners.split(",")]
-    ray.init(address="local", num_cpus=sum(counts) + 1, include_dashboard=False, logging_level="error")
-    runs = [_run(config, count) for count in counts]
-    for number in range(UNTIMED + iterations):
+    with local_ray(sum(counts) + 1):
+        runs = [_run(config, count) for count in counts]
+        for number in range(UNTIMED + iterations):
+            for each in runs:
+                each.iterate()
+            typer.echo(f"\riteration {number + 1}/{UNTIMED + iterations}", err=True, nl=False)
+        typer.echo(err=True)
         for each in runs:
-            each.iterate()
-        typer.echo(f"\riteration {number + 1}/{UNTIMED + iterations}", err=True, nl=False)
-    typer.echo(err=True)
-    for each in runs:
-        each.algorithm.stop()
+            each.algorithm.stop()
     typer.echo(
         "| env runners | sampling, env steps / s | of the first | training, env steps / s | of the first | by the model |"
     )

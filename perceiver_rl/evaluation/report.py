@@ -15,6 +15,7 @@ from rich.table import Table
 
 from perceiver_rl.evaluation.aggregation import Aggregate, Estimate
 from perceiver_rl.evaluation.statistics import Summary
+from perceiver_rl.whole_file import write_whole
 
 UNKNOWN = "-"
 
@@ -82,7 +83,8 @@ def write_json(path: Path, summaries: Sequence[Summary]) -> None:
         summaries: What to write; the keys are the fields of `Summary`.
     """
     records = [each.to_dict() for each in summaries]
-    _write_whole(path, json.dumps(records, indent=2, allow_nan=False) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps(records, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, summaries: Sequence[Summary]) -> None:
@@ -97,7 +99,8 @@ def write_csv(path: Path, summaries: Sequence[Summary]) -> None:
     writer = csv.DictWriter(text, list({key: None for row in rows for key in row}), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _write_whole(path, text.getvalue())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, text.getvalue())
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -106,14 +109,6 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from _flat(value, f"{prefix}{key}/")
         else:
             yield f"{prefix}{key}", value
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """The file is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_text(text)
-    scratch.replace(path)
 
 
 def _win_rate(summary: Summary) -> str:

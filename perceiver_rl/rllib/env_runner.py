@@ -30,10 +30,10 @@ from perceiver_rl.rllib.determinism import leave_memory_unfilled
 from perceiver_rl.rllib.rollout import Arrays, Chunk, Rollout
 from perceiver_rl.seeding import EVALUATION, TRAINING, stream_seed
 
+logger = logging.getLogger(__name__)
+
 SAMPLING_KEY = "sampling_s"
 """Metrics group: seconds spent in forward passes, in environment steps, and in `sample()` altogether."""
-
-logger = logging.getLogger(__name__)
 
 TORCH_THREADS = 1
 """More would fight the simulator, and the learner, for cores (docs/performance.md)."""

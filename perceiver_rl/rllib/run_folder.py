@@ -24,6 +24,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm import Algorithm
 
 from perceiver_rl.provenance import provenance
+from perceiver_rl.whole_file import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class RunFolder:
                     kept.append(line)
             except (ValueError, TypeError, KeyError):  # broken off: the run was killed, or the disk full, in mid-line
                 logger.warning("passed over: %s, line %d, got %r, expected a record; it breaks off", log, number, line[:40])
-        _write(log, "".join(line + "\n" for line in kept))
+        write_whole(log, "".join(line + "\n" for line in kept))
 
 
 def run_of(checkpoint: Path) -> Path:
@@ -156,10 +157,4 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def _write_json(path: Path, record: dict[str, Any]) -> None:
-    _write(path, json.dumps(record, indent=2) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(text)
-    scratch.replace(path)
+    write_whole(path, json.dumps(record, indent=2) + "\n")

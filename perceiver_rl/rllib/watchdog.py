@@ -21,7 +21,6 @@ PATIENCE = 2.0
 PATIENCE_AT_START_S = 600.0
 """So long the start of a process and its first rollout may take, in which environments compile themselves."""
 
-
 LAST_PATIENCE_S = 5.0
 """So long an env runner may take to answer when a run is over."""
 

@@ -125,7 +125,7 @@ class _VTraceLearner(SquadLearner):
         )
         if not self.squad.standardize_advantages:
             return result
-        of_loss = counted.unsqueeze(1) & (choices.present.bool() if per_actor else counted.unsqueeze(1))
+        of_loss = choices.present.bool() if per_actor else counted.unsqueeze(1)
         together = work_together(self.config)
         return VTrace(result.targets, standardized(result.advantages, result.advantages[of_loss], together=together))
 

@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from perceiver_rl.provenance import provenance
-from perceiver_rl.rllib.tuning.settings import SearchFolder, SearchSettings, write_whole
+from perceiver_rl.rllib.tuning.settings import SearchFolder, SearchSettings
 from perceiver_rl.rllib.tuning.space import assignments, value_text
 from perceiver_rl.rllib.tuning.trial import ERROR_FILE, HISTORY_FILE
+from perceiver_rl.whole_file import write_whole
 
 UNKNOWN = "-"
 

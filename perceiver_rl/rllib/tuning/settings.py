@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from perceiver_rl.provenance import provenance
 from perceiver_rl.rllib.run_folder import RunSettings
+from perceiver_rl.whole_file import write_whole
 
 Scheduler = Literal["asha", "pbt", "none"]
 Mode = Literal["max", "min"]
@@ -131,10 +132,3 @@ class SearchFolder:
         settings = record["settings"]
         settings |= {key: tuple(settings[key]) for key in ("overrides", "parameters")}
         return SearchSettings(**settings), record["plan"]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is either whole or not there."""
-    scratch = path.with_name(f".{path.name}.part")
-    scratch.write_text(text)
-    scratch.replace(path)

@@ -16,8 +16,9 @@ from perceiver_rl.rllib.recorder import PreparedRun, Progress
 from perceiver_rl.rllib.recovery import ResumePoint
 from perceiver_rl.rllib.run_folder import RunFolder
 from perceiver_rl.rllib.training import build_config, train
-from perceiver_rl.rllib.tuning.settings import SearchSettings, write_whole
+from perceiver_rl.rllib.tuning.settings import SearchSettings
 from perceiver_rl.rllib.tuning.space import assignments
+from perceiver_rl.whole_file import write_whole
 
 SCORE = "score"
 """The metric under a name of Tune's, where a slash would mean a group."""
