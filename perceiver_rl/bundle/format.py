@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -28,7 +29,9 @@ MAX_CHOICES = 2**26
 MAX_SETTING = 65_536
 """Any whole number of the configuration: widths, latents, heads, …"""
 MAX_WORK = 2**30
-"""Weights of attention that one pass over one observation computes: pairs of what reads and what is read, times heads."""
+"""Weights of attention that one pass computes: pairs of what reads and what is read, times heads, times observations."""
+MAX_NUMBERS = 2**28
+"""Numbers and bits of all observations that one pass decides about."""
 
 MAX_LAYERS = 1_024
 """Layers that one pass goes through."""
@@ -168,8 +171,13 @@ def _keys(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def require_bounded(schema: EntitySchema, config: EntityPolicyConfig) -> None:
+def require_bounded(schema: EntitySchema, config: EntityPolicyConfig, rows: int = 1) -> None:
     """Raise if something is declared so large that building or using the policy could exhaust a machine.
+
+    Args:
+        schema: Of the observations.
+        config: Of the policy.
+        rows: Observations that one pass decides about.
 
     Raises:
         ValueError: What is too large, and the limit.
@@ -189,7 +197,8 @@ def require_bounded(schema: EntitySchema, config: EntityPolicyConfig) -> None:
         ("slots of all entity types (max_count)", schema.max_entities, MAX_SLOTS),
         ("actors times options", schema.max_actors * schema.num_options, MAX_CHOICES),
         ("actors times slots", schema.max_actors * schema.max_entities, MAX_CHOICES),
-        ("attention weights of one pass", pairs * heads, MAX_WORK),
+        ("attention weights of one pass", rows * pairs * heads, MAX_WORK),
+        ("numbers that one pass is given", rows * sum(math.prod(shape) for shape, _ in schema.arrays.values()), MAX_NUMBERS),
     ):
         if got > limit:
             raise ValueError(f"{name}: got {got:,}, expected at most {limit:,} in a bundle")

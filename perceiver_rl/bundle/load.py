@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from perceiver_rl.bundle.format import FILES, POLICY_FILE, WEIGHTS_FILE, BundleRecord, Provenance, read_json
+from perceiver_rl.bundle.format import FILES, POLICY_FILE, WEIGHTS_FILE, BundleRecord, Provenance, read_json, require_bounded
 from perceiver_rl.bundle.weights import read_weights
 from perceiver_rl.entities import ACTION_MASK, EntitySchema
 from perceiver_rl.policy.entity_policy import EntityPolicy
@@ -77,12 +77,21 @@ class LoadedPolicy:
         actions = options.cpu().numpy()
         return actions if batched else actions[0]
 
-    def for_schema(self, schema: EntitySchema) -> EntityPolicy:
+    def for_schema(self, schema: EntitySchema, rows: int = 1) -> EntityPolicy:
         """The policy for an environment whose numbers of slots (`max_count`) may differ; no weight depends on them.
 
+        Args:
+            schema: The environment's.
+            rows: Observations that it will decide about at once.
+
         Raises:
-            ValueError: If the schema differs in anything else; the message lists what.
+            ValueError: If the schema differs in anything else (the message lists what), or so much is beyond the limits: a
+                bundle names its environment's options, too.
         """
+        try:
+            require_bounded(schema, self.policy.config, rows)
+        except ValueError as error:
+            raise ValueError(f"bundle {self.path}, on {rows:,} observations at once: {error}") from None
         if schema == self.schema:
             return self.policy
         env = self.provenance.env

@@ -78,6 +78,7 @@ def evaluate(
         from perceiver_rl.evaluation.tensorboard import log_summaries
         from perceiver_rl.evaluation.trained import find_trained
         from perceiver_rl.provenance import provenance
+        from perceiver_rl.whole_file import require_writable
 
         if tensorboard is not None and no_tensorboard:
             raise ValueError("evaluate: got --tensorboard and --no-tensorboard, expected one of them at most")
@@ -85,11 +86,12 @@ def evaluate(
             raise ValueError(f"--csv {csv_file}: got the file of --json, expected another one")
         if tensorboard is not None and is_bundle(tensorboard):
             raise ValueError(f"--tensorboard {tensorboard}: got a bundle, expected another folder: bundles stay as they are")
+        for option, file in (("--json", json_file), ("--csv", csv_file)):
+            if file is not None:
+                require_writable(file, option)
         provenance()  # the code that plays is the one that is there now
         trained = find_trained(checkpoint, env)
         contests = contests_of(trained, [name for name in against.split(",") if name], episodes)
-        for file in filter(None, (json_file, csv_file)):
-            file.parent.mkdir(parents=True, exist_ok=True)
         say(f"{trained.title}, {trained.env_steps:,} environment steps, on {', '.join(trained.envs)}, seed {seed}")
         summaries: list[Summary] = []
         with closing_all(contests):

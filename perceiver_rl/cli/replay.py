@@ -53,11 +53,15 @@ def replay(
         from perceiver_rl.replay import write_page
         from perceiver_rl.replay.trained import record_trained
         from perceiver_rl.tensorboard.film import film_writer
+        from perceiver_rl.whole_file import require_writable
 
         write_film = None if film is None else film_writer(film)
         trained = find_trained(checkpoint, env)
         beside = checkpoint.resolve().with_name(f"{trained.name}.html")  # a bundle holds nothing but what it promises
         file = out or (beside if trained.curves is None else trained.curves / "replay.html")
+        require_writable(file, "--out")
+        if film is not None:
+            require_writable(film, "--film")
         with ProgressDisplay(console, "episodes") as display:
             recording = record_trained(
                 trained,

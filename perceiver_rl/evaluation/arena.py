@@ -25,6 +25,8 @@ class Arena(Protocol):
     control: str
     schemas: dict[str, EntitySchema]
     """What each policy sees and does, by module id."""
+    rows: dict[str, int]
+    """Observations that each policy decides about at once, at most."""
 
     def play(
         self,
@@ -59,6 +61,7 @@ class VectorArena:
         self.num_envs = num_envs
         self.control: str = schema.control
         self.schemas = {module: schema}
+        self.rows = {module: num_envs}
 
     def play(self, policies: Mapping[str, Agent], **settings: Any) -> list[EpisodeRecord]:
         """See `perceiver_rl.evaluation.rollout.evaluate`."""
@@ -89,13 +92,16 @@ class ParallelArena:
         self.num_envs = num_envs
         self.control = PER_AGENT
         self.schemas: dict[str, EntitySchema] = {}
+        self.rows: dict[str, int] = {}
         for agent in require_possible_agents(self._envs[0]):
             if agent not in policy_of:
                 raise ValueError(
                     f"environment {env!r}: got agent {agent!r}, which the checkpoint has no policy for; expected some of "
                     f"{', '.join(policy_of)}"
                 )
-            self.schemas[policy_of[agent]] = schema_of(self._envs[0].observation_space(agent))
+            module = policy_of[agent]
+            self.schemas[module] = schema_of(self._envs[0].observation_space(agent))
+            self.rows[module] = self.rows.get(module, 0) + num_envs
 
     def play(self, policies: Mapping[str, Agent], **settings: Any) -> list[EpisodeRecord]:
         """See `perceiver_rl.evaluation.parallel.evaluate_parallel`."""

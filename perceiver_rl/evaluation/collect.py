@@ -58,7 +58,7 @@ def collect(
     vector_env = make_vector_env(player.env, num_envs, **player.env_config)
     try:
         schema = schema_of(vector_env.single_observation_space)
-        agent = player.agent(schema)
+        agent = player.agent(schema, num_envs)
         with DatasetWriter(out, schema) as writer:
             per_env = math.ceil(episodes / num_envs)
             evaluate(
@@ -79,7 +79,7 @@ def collect(
 class _Player:
     """Who plays, and where."""
 
-    def __init__(self, env: str, env_config: dict[str, Any], name: str, agent: Callable[[EntitySchema], Agent]) -> None:
+    def __init__(self, env: str, env_config: dict[str, Any], name: str, agent: Callable[[EntitySchema, int], Agent]) -> None:
         self.env = env
         self.env_config = env_config
         self.name = name
@@ -95,7 +95,7 @@ class _Player:
                 )
             if env is None:
                 raise ValueError(f"policy {policy!r}: expected --env, the environment to play in, since no path says it")
-            return cls(env, {}, policy, lambda schema: make_agent(policy, schema))
+            return cls(env, {}, policy, lambda schema, rows: make_agent(policy, schema))
         trained = find_trained(Path(policy), env)
         if trained.module is None or len(trained.envs) > 1:
             got = "policies of separate agents" if trained.module is None else f"environments {', '.join(trained.envs)}"
@@ -105,7 +105,7 @@ class _Player:
             trained.envs[0],
             trained.env_config,
             trained.checkpoint,
-            lambda schema: PolicyAgent(trained.policy(schema, module)),
+            lambda schema, rows: PolicyAgent(trained.policy(schema, module, rows)),
         )
 
 

@@ -96,7 +96,8 @@ def contests_of(trained: Trained, against: Sequence[str], episodes: int) -> list
             arena = _arena(trained, env, episodes)
             opened.callback(arena.close)
             policies: dict[str, Agent] = {
-                module: PolicyAgent(trained.policy(schema, module)) for module, schema in arena.schemas.items()
+                module: PolicyAgent(trained.policy(schema, module, arena.rows[module]))
+                for module, schema in arena.schemas.items()
             }
             contests += [
                 Contest(
@@ -130,7 +131,9 @@ def _contests_of_other(arena: Arena, name: str, trained: Trained) -> list[Contes
     players: dict[str, Agent]
     if is_bundle(Path(name)):
         bundle = load_policy(name)
-        players = {module: PolicyAgent(bundle.for_schema(schema)) for module, schema in arena.schemas.items()}
+        players = {
+            module: PolicyAgent(bundle.for_schema(schema, arena.rows[module])) for module, schema in arena.schemas.items()
+        }
         origin = (Path(name).resolve().name, bundle.provenance.env_steps)
         return [Contest(arena, name, mode, players, trained.env_config, *origin) for mode in MODES]
     players = {module: make_agent(name, schema) for module, schema in arena.schemas.items()}

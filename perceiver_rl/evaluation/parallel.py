@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from perceiver_rl.entities import Observation
+from perceiver_rl.entities import EntitySchema, Observation, schema_of
 from perceiver_rl.evaluation.agent import Agent
 from perceiver_rl.evaluation.rollout import EpisodeRecord, telling_where, torch_threads_of
 from perceiver_rl.infos import outcome_in
@@ -53,7 +53,8 @@ def evaluate_parallel(
         anything say so; None if they disagree, as opponents do.
 
     Raises:
-        ValueError: If `episodes_per_env` is not positive, an agent has no policy, or a reward is not finite.
+        ValueError: If `episodes_per_env` is not positive, an agent has no policy, an observation does not keep its schema,
+            or a reward is not finite.
         Exception: Whatever an environment or a policy raises, with a note that tells the environment.
     """
     if episodes_per_env < 1:
@@ -105,6 +106,15 @@ class _Game:
         """Agents of a policy that live."""
         return agents_of(policy, self.env.agents, self.policy_of)
 
+    def schema_of(self, agent: str) -> EntitySchema:
+        """What an agent sees and does."""
+        return schema_of(self.env.observation_space(agent))
+
+    def check(self, agent: str) -> None:
+        """Raise if what an agent sees does not keep its schema."""
+        with self._telling_where(f"of agent {agent!r} "):
+            self.schema_of(agent).check(self.observations[agent])
+
     def step(self, actions: Mapping[str, Any]) -> bool:
         """One step; whether it ended the episode."""
         before = set(self.env.agents)
@@ -129,8 +139,8 @@ class _Game:
             self._begin()
         return True
 
-    def _telling_where(self) -> AbstractContextManager[None]:
-        return telling_where(f"in step {self.length} of an evaluation's episode in environment {self.index}")
+    def _telling_where(self, who: str = "") -> AbstractContextManager[None]:
+        return telling_where(f"{who}in step {self.length} of an evaluation's episode in environment {self.index}")
 
 
 def _means(numbers: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -150,11 +160,24 @@ def _choose(policies: Mapping[str, Agent], games: Sequence[_Game], greedy: bool)
         rows = [(number, agent) for number, game in enumerate(games) for agent in game.rows_of(name)]
         if not rows:
             continue
-        batch = stacked([games[number].observations[agent] for number, agent in rows])
+        batch = _checked_batch(games, rows)
         started = np.array([agent in games[number].started for number, agent in rows])
         for (number, agent), action in zip(rows, policy.act(batch, started, greedy), strict=True):
             actions[number][agent] = action
     return actions
+
+
+def _checked_batch(games: Sequence[_Game], rows: Sequence[tuple[int, str]]) -> Observation:
+    """What agents of one policy see, each given by its game's number and its name; checked together, which is faster."""
+    number, agent = rows[0]
+    try:
+        batch = stacked([games[number].observations[agent] for number, agent in rows])
+        games[number].schema_of(agent).check(batch, (len(rows),))
+    except (ValueError, KeyError):
+        for number, agent in rows:
+            games[number].check(agent)
+        raise
+    return batch
 
 
 def agents_of(policy: str, agents: Sequence[str], policy_of: Mapping[str, str]) -> list[str]:

@@ -38,8 +38,9 @@ class Trained:
     """Module id of each agent of a multi-agent environment; empty for a squad."""
     module: str | None
     """Module id of a squad's policy; None for many agents."""
-    policy: Callable[[EntitySchema, str], EntityPolicy]
-    """The policy of a module id for an environment's schema; raises ValueError if that differs in more than slots."""
+    policy: Callable[[EntitySchema, str, int], EntityPolicy]
+    """The policy of a module id, for an environment's schema and how many observations it decides about at once; raises
+    ValueError if the schema differs in more than slots, or a bundle asks for more than a machine can be expected to do."""
     curves: Path | None
     """Folder of the training's curves; None if there are none."""
 
@@ -74,7 +75,7 @@ def _of_checkpoint(path: Path, env: str | None) -> Trained:
         env_steps=info.env_steps,
         agents=info.agents,
         module=None if info.agents else info.module_or_only_one(None),
-        policy=lambda schema, module: checkpoints.load_policy(found, schema, module),
+        policy=lambda schema, module, rows: checkpoints.load_policy(found, schema, module),
         curves=run,
     )
 
@@ -103,7 +104,7 @@ def _of_bundle(path: Path, env: str | None) -> Trained:
         env_steps=origin.env_steps,
         agents=origin.agents,
         module=None if origin.agents else origin.policy,
-        policy=lambda schema, module: bundle.for_schema(schema),
+        policy=lambda schema, module, rows: bundle.for_schema(schema, rows),
         curves=None,
     )
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.replay.recording import Episode, Recording
 from perceiver_rl.scene import Scene
+from perceiver_rl.whole_file import write_whole
 
 FORMAT = 2
 """Raised whenever older files can no longer be read."""
@@ -37,7 +38,7 @@ _DATA = re.compile(r'<script id="(head|arrays)" type="[^"]*">(.*?)</script>', re
 
 
 def write_page(recording: Recording, file: Path) -> int:
-    """Write the replay, and make its folder if there is none.
+    """Write the replay, and make its folder if there is none; the file is either whole or not there.
 
     Returns:
         The file's size in bytes.
@@ -46,7 +47,9 @@ def write_page(recording: Recording, file: Path) -> int:
         OSError: If it cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    return file.write_bytes(make_page(recording).encode())
+    page = make_page(recording).encode()
+    write_whole(file, page)
+    return len(page)
 
 
 def make_page(recording: Recording) -> str:

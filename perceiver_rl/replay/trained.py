@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
@@ -50,7 +51,8 @@ def record_trained(
         if policy not in (None, trained.module):
             raise ValueError(f"replay: got policy {policy!r}, expected {trained.module!r}, the only one")
         with closing(make_vector_env(env, episodes, **trained.env_config)) as vector_env:
-            return record(trained.policy(schema_of(vector_env.single_observation_space), trained.module), vector_env, **told)
+            squad = trained.policy(schema_of(vector_env.single_observation_space), trained.module, episodes)
+            return record(squad, vector_env, **told)
     with closing(make_parallel_env(env, **trained.env_config)) as parallel_env:
         return _record_agents(trained, parallel_env, policy, episodes, told)
 
@@ -58,13 +60,11 @@ def record_trained(
 def _record_agents(
     trained: Trained, parallel_env: Any, policy: str | None, episodes: int, told: dict[str, Any]
 ) -> Recording:
-    modules = {
-        trained.agents[agent]: schema_of(parallel_env.observation_space(agent))
-        for agent in require_possible_agents(parallel_env)
-        if agent in trained.agents
-    }
+    playing = [agent for agent in require_possible_agents(parallel_env) if agent in trained.agents]
+    modules = {trained.agents[agent]: schema_of(parallel_env.observation_space(agent)) for agent in playing}
+    rows = Counter(trained.agents[agent] for agent in playing)
     if policy is None and len(modules) > 1:
         raise ValueError(f"replay: got policies {', '.join(modules)} that play together, expected one to show: --policy")
-    policies = {module: trained.policy(schema, module) for module, schema in modules.items()}
+    policies = {module: trained.policy(schema, module, rows[module]) for module, schema in modules.items()}
     shown = policy or next(iter(modules), "")
     return record_parallel(policies, trained.agents, parallel_env, shown=shown, episodes=episodes, **told)

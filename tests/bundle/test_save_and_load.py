@@ -106,6 +106,19 @@ def test_for_schema__has_other_numbers_of_slots_and_says_what_else_differs(origi
         loaded.for_schema(replace(SKIRMISH, verbs=("stop",)))
 
 
+def test_for_schema__refuses_more_at_once_than_a_machine_can_be_expected_to_do(original: Path) -> None:
+    loaded = perceiver_rl.load_policy(original)
+    assert loaded.for_schema(SKIRMISH, rows=100_000) is loaded.policy
+    with pytest.raises(ValueError, match=r"bundle .*, on 10,000,000 observations at once: .* one pass.*: got .* at most"):
+        loaded.for_schema(SKIRMISH, rows=10_000_000)
+    crowd = replace(SKIRMISH, entity_types=tuple(replace(each, max_count=1_000) for each in SKIRMISH.entity_types))
+    assert loaded.for_schema(crowd).schema == crowd
+    with pytest.raises(
+        ValueError, match=r"numbers that one pass is given: got .*, expected at most 268,435,456 in a bundle"
+    ):
+        loaded.for_schema(crowd, rows=100)
+
+
 PROGRAM = """
 import pickle, sys
 import numpy as np

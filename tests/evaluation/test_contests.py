@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agents.presets import preset
-from perceiver_rl.evaluation.contests import contests_of
+from perceiver_rl.entities import EntitySchema
+from perceiver_rl.evaluation.contests import closing_all, contests_of
 from perceiver_rl.evaluation.statistics import Summary
 from perceiver_rl.evaluation.trained import Trained, _environments
 from perceiver_rl.policy.entity_policy import EntityPolicy
@@ -31,7 +33,7 @@ def trained(*envs: str) -> Trained:
         env_steps=10,
         agents={},
         module="default",
-        policy=lambda schema, module: POLICY,
+        policy=lambda schema, module, rows: POLICY,
         curves=None,
     )
 
@@ -53,6 +55,21 @@ def test_contests__tell_what_it_takes_to_repeat_them() -> None:
     mine, _, other = play(0, EVEN)
     assert (mine.checkpoint, mine.env_steps, other.checkpoint, other.env_steps) == ("mine/checkpoint_10", 10, None, None)
     assert "jaxmarl" in mine.versions
+
+
+def test_contests__tell_a_policy_how_many_observations_it_decides_about_at_once() -> None:
+    asked: list[tuple[str, int]] = []
+
+    def policy(schema: EntitySchema, module: str, rows: int) -> EntityPolicy:
+        asked.append((module, rows))
+        return POLICY
+
+    with closing_all(contests_of(replace(trained(EVEN), policy=policy), [], 300)):
+        assert asked == [("default", 100)]
+    couriers = {"env_config": {"number": 3}, "agents": {f"courier_{each}": "mover" for each in range(3)}, "module": None}
+    many = replace(trained("tests.parallel_environments:make_deliveries"), policy=policy, **couriers)
+    with closing_all(contests_of(many, [], 32)):
+        assert asked[1:] == [("mover", 3 * 16)]
 
 
 def test_contests__give_the_same_figures_to_the_digit_for_the_same_seed() -> None:

@@ -1,5 +1,6 @@
 """Evaluation in multi-agent environments."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,35 @@ def test_evaluation__stacks_everybody_alive_into_one_call_for_each_policy(monkey
     assert 1 < mean < TIME_LIMIT
     assert started <= 6 * len(BOTH)
     assert all(greedy for agent in knowing.values() for _, _, greedy in agent.calls)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda seen: seen["entities/post"].__setitem__((0, 1), np.nan),
+            "feature 'brightness', entity 0: got nan",
+        ),
+        (lambda seen: seen["entity_mask/post"].__setitem__(0, False), "legal option 'deliver post 0', but post 0 is absent"),
+        (lambda seen: seen.update({"globals": np.zeros(2, np.float32)}), r"observation\['globals'\]: got float32 array of"),
+        (lambda seen: seen.pop("globals"), r"observation keys: missing \['globals'\]"),
+    ],
+)
+def test_evaluation__tells_whose_observation_does_not_keep_the_contract(
+    spoil: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    envs = [make_deliveries() for _ in range(2)]
+    step = envs[1].step
+
+    def spoilt(actions: Any) -> Any:
+        observations, *rest = step(actions)
+        spoil(observations["courier_0"])
+        return observations, *rest
+
+    envs[1].step = spoilt  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=message) as caught:
+        evaluate_parallel({"courier": _Knows(COURIER)}, COURIERS, envs, episodes_per_env=1, seed=0, greedy=True)
+    assert "of agent 'courier_0' in step 1 of an evaluation's episode in environment 1" in caught.value.__notes__
 
 
 def test_evaluation__repeats_itself_by_seed() -> None:

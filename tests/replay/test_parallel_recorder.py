@@ -10,6 +10,7 @@ from pettingzoo import ParallelEnv
 
 from agents.presets import preset
 from envs.kaz import kaz_scene, kaz_schema, make_parallel
+from perceiver_rl.entities import EntitySchema
 from perceiver_rl.evaluation.agent import PolicyAgent
 from perceiver_rl.evaluation.parallel import evaluate_parallel
 from perceiver_rl.evaluation.trained import Trained
@@ -128,6 +129,12 @@ def test_record_parallel__tells_the_step_of_an_error(monkeypatch: pytest.MonkeyP
 
 def test_record_trained__asks_whom_to_show_where_several_policies_play(tmp_path: Path) -> None:
     made = policies()
+    asked: list[tuple[str, int]] = []
+
+    def policy(schema: EntitySchema, module: str, rows: int) -> EntityPolicy:
+        asked.append((module, rows))
+        return made[module]
+
     settings: dict[str, Any] = {
         "title": "a policy",
         "name": "mine",
@@ -140,12 +147,13 @@ def test_record_trained__asks_whom_to_show_where_several_policies_play(tmp_path:
         envs=("tests.parallel_environments:make_deliveries",),
         agents={f"{kind}_{number}": kind for kind in KINDS for number in range(4)},
         module=None,
-        policy=lambda schema, module: made[module],
+        policy=policy,
         curves=None,
     )
     with pytest.raises(ValueError, match="got policies courier, porter that play together, expected one to show: --policy"):
         record_trained(trained, episodes=1, seed=0, greedy=True)
     recording = record_trained(trained, episodes=1, seed=0, greedy=True, policy="porter")
+    assert asked[-2:] == [("courier", 4), ("porter", 4)]
     assert all(episode.name.startswith("porter_") for episode in recording.episodes)
     write_page(recording, tmp_path / "replay.html")
     assert read_page((tmp_path / "replay.html").read_text()).episodes[0].name == recording.episodes[0].name
