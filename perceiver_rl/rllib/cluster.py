@@ -64,6 +64,9 @@ def cluster_address(address: str | None) -> str | None:
 
 QUIET = ("RAY_BACKEND_LOG_LEVEL", "fatal")
 """Ray's C++ side reports an actor's restart settings as an error, at every start."""
+FEW_RECORDS = ("RAY_task_events_max_num_task_in_gcs", "1000")
+"""Ray's control process keeps a record of each of the last 100,000 calls, some of every iteration: its memory would grow for
+hours."""
 
 
 @contextmanager
@@ -116,6 +119,7 @@ def local_ray(cpus: int, *, show_logs: bool = True) -> Iterator[None]:
         yield
         return
     os.environ.setdefault(*QUIET)
+    os.environ.setdefault(*FEW_RECORDS)
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=show_logs)
     try:
         yield
