@@ -123,8 +123,8 @@ def _form(name: str, family: Family, form: str) -> str:
         raise ValueError(
             f"environment {name!r}: got "
             + ("a squad's, expected one of separate agents" if is_squad else "one of separate agents, expected a squad's")
-            + f": {FORMS[form]} makes none of it. Squads are trained with register_env, separate agents with "
-            "register_multi_agent_env and config.multi_agent"
+            + f": {FORMS[form]} makes none of it (in training configs register_env takes squads, and "
+            "register_multi_agent_env with config.multi_agent separate agents)"
         )
     return place
 

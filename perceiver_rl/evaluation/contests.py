@@ -129,7 +129,7 @@ def closing_all(contests: Sequence[Contest]) -> Iterator[None]:
 
 def _contests_of_other(arena: Arena, name: str, trained: Trained) -> list[Contest]:
     players: dict[str, Agent]
-    if is_bundle(Path(name)):
+    if is_bundle(Path(name)) or "/" in name:  # no agent is called so
         bundle = load_policy(name)
         players = {
             module: PolicyAgent(bundle.for_schema(schema, arena.rows[module])) for module, schema in arena.schemas.items()

@@ -29,7 +29,7 @@ def make_table(summaries: Sequence[Summary]) -> Table:
     figure = "win rate\n(95 % interval)" if by_wins else "mean return\n(95 % interval)"
     last = ("return", "length", "units\nleft") if by_wins else ("return\nper agent", "length", "units\nleft")
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    for name in ("environment", "policy", "mode"):
+    for name in ("env", "policy", "mode"):
         table.add_column(name, overflow="fold")
     for name in ("episodes", figure, *last):
         table.add_column(name, justify="right", no_wrap=True)
@@ -51,7 +51,7 @@ def make_units_table(summaries: Sequence[Summary]) -> Table:
     """What became of the acting units: a row for each kind in each summary, with the mean of what is told of them."""
     figures = list({key: None for each in summaries for of_kind in each.units.values() for key in of_kind})
     table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    for name in ("environment", "policy", "mode", "unit"):
+    for name in ("env", "policy", "mode", "unit"):
         table.add_column(name, overflow="fold")
     for name in figures:
         table.add_column(name.replace("_", "\n"), justify="right", no_wrap=True)

@@ -89,6 +89,14 @@ def test_environments__must_differ(given: str) -> None:
         _environments(given, "x")
 
 
+def test_contests__say_that_a_path_holds_no_bundle(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="bundle nowhere/near: does not exist, expected a folder that"):
+        contests_of(trained(EVEN), ["nowhere/near"], 6)
+    with pytest.raises(ValueError, match=r"bundle .*/empty: policy.json is missing"):
+        contests_of(trained(EVEN), [str(tmp_path / "empty")], 6)
+
+
 def test_contests__refuse_unknown_agents_before_anything_is_played(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(Streaks, "step", lambda *args: pytest.fail("played"))
     with pytest.raises(ValueError, match="nobody"):
