@@ -1,4 +1,4 @@
-"""What TensorBoard's pictures cost training: intervals with and without them, in turn, within one run.
+"""What TensorBoard costs training: intervals with and without its pictures, in turn, within one run; and what scalars took.
 
     python -m benchmarks.pictures
 
@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
-from typing import Annotated
+from statistics import mean, median
+from typing import Annotated, Any
+from unittest import mock
 
 import typer
 
 from perceiver_rl.evaluation.statistics import mean_interval
-from perceiver_rl.rllib.recorder import Progress
+from perceiver_rl.rllib.recorder import Progress, Recorder
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 from perceiver_rl.rllib.training import prepare, train
 from perceiver_rl.tensorboard import Painter
@@ -65,10 +66,12 @@ class Meter:
         """Of each interval whether pictures were drawn in it, and its seconds for 1,000 environment steps."""
         self._begun: tuple[float, int] | None = None
         self._env_steps = 0
+        self.seconds = 0.0
+        """Of training so far."""
 
     def on_progress(self, progress: Progress) -> None:
         """Take in how far training is."""
-        self._env_steps = progress.env_steps
+        self._env_steps, self.seconds = progress.env_steps, progress.seconds
 
     def on_checkpoint(self, checkpoint: Path) -> None:
         """End an interval and begin the next."""
@@ -84,6 +87,18 @@ class Meter:
         self._begun = (time.perf_counter(), self._env_steps)
         if len(self.measured) < len(self._order) and self._order[len(self.measured)]:
             self._painter.paint(checkpoint)
+
+
+def timed(call: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """The same, and notes how long each call took."""
+
+    def calling(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        result = call(*args, **kwargs)
+        seconds.append(time.perf_counter() - began)
+        return result
+
+    return calling
 
 
 def pairs_of(measured: Sequence[tuple[bool, float]], interval: int) -> list[Pair]:
@@ -127,10 +142,16 @@ def main(
         env = run.config.env
         with Painter(run.folder.path, env, run.config.env_config, seed=seed, say=typer.echo) as painter:
             meter = Meter(painter, pairs)
-            train(run, checkpoint_every=interval, on_progress=meter.on_progress, on_checkpoint=meter.on_checkpoint)
+            logging: list[float] = []
+            with mock.patch.object(Recorder, "log", timed(Recorder.log, logging)):
+                train(run, checkpoint_every=interval, on_progress=meter.on_progress, on_checkpoint=meter.on_checkpoint)
         if painter.count != pairs + 1:
             raise RuntimeError(f"pictures: got those of {painter.count} checkpoints, expected of {pairs + 1}")
     print(table(pairs_of(meter.measured, interval)))
+    print(
+        f"\nscalars and histograms: {1000 * median(logging):.1f} ms an iteration (median of {len(logging)}), "
+        f"{100 * sum(logging) / meter.seconds:.2f} % of training"
+    )
 
 
 if __name__ == "__main__":
