@@ -88,9 +88,11 @@ $(BIN)/python:
 # One resolve for everything, so that the pin of torch holds for all that asks for it. Bytecode is left to the first import: most
 # of what is installed is never imported, and compiling it takes longer than unpacking it.
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing torch, Ray, JAX and the rest into $(VENV): some minutes"
 	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[smax]'
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing torch, Ray, JAX and the rest into $(VENV): some minutes"
 	$(BIN)/python -m pip install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[smax,pettingzoo,magent,bench,export,film,docs,dev]'
 	@touch $(RUNTIME) $@

@@ -38,7 +38,7 @@ def evaluate(
     against: Annotated[
         str,
         typer.Option(
-            help="Agents and bundles to evaluate beside it, separated by commas, e.g. heuristic,random,my_module:MyAgent."
+            help="Agents and bundles to evaluate beside it, separated by commas, e.g. heuristic,my_module:MyAgent."
         ),
     ] = "",
     json_file: Annotated[
