@@ -45,7 +45,10 @@ def test_require_writable__says_what_is_in_the_way(file: str, message: str, tmp_
         require_writable(tmp_path / file, "--out")
 
 
-@pytest.mark.parametrize("arguments", [("evaluate", "--json"), ("evaluate", "--csv"), ("replay", "--out")])
+PLACES = [("evaluate", "--json"), ("evaluate", "--csv"), ("replay", "--out")]
+
+
+@pytest.mark.parametrize("arguments", PLACES)
 def test_commands__ask_before_they_play(arguments: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perceiver_rl.evaluation.arena.evaluate", lambda *args, **kwargs: pytest.fail("played"))
     monkeypatch.setattr("perceiver_rl.replay.recorder.record", lambda *args, **kwargs: pytest.fail("played"))
@@ -53,3 +56,15 @@ def test_commands__ask_before_they_play(arguments: tuple[str, str], tmp_path: Pa
     done = CliRunner().invoke(app, [command, str(BUNDLE), option, str(tmp_path)])
     assert done.exit_code == 2
     assert "got a folder, expected a file" in done.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("evaluate", "--json"), ("evaluate", "--csv"), ("replay", "--out"), ("replay", "--film")]
+)
+def test_commands__write_nothing_into_a_bundle(arguments: tuple[str, str]) -> None:
+    before = sorted(BUNDLE.iterdir())
+    command, option = arguments
+    done = CliRunner().invoke(app, [command, str(BUNDLE), option, str(BUNDLE / "file.gif")])
+    assert done.exit_code == 2
+    assert "got a place in a bundle, expected another folder" in " ".join(done.stderr.split())
+    assert sorted(BUNDLE.iterdir()) == before

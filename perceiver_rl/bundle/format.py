@@ -31,7 +31,7 @@ MAX_SETTING = 65_536
 MAX_WORK = 2**30
 """Weights of attention that one pass computes: pairs of what reads and what is read, times heads, times observations."""
 MAX_NUMBERS = 2**28
-"""Numbers and bits of all observations that one pass decides about."""
+"""Numbers and bits of all observations that one pass decides about, and numbers of one layer between."""
 
 MAX_LAYERS = 1_024
 """Layers that one pass goes through."""
@@ -184,7 +184,10 @@ def require_bounded(schema: EntitySchema, config: EntityPolicyConfig, rows: int 
     """
     _require_bounded_settings(to_mapping(config), "config")
     perceiver, transformer = config.perceiver, config.transformer
-    queries, slots = schema.max_actors + schema.max_entities + 1, schema.max_entities
+    slots, actors = schema.max_entities, schema.max_actors
+    views = actors if schema.control == "decentralized" else 1  # of one observation; each actor reads for itself there
+    queries = slots + 1 + (1 if schema.control == "decentralized" else actors)
+    width = max(config.token_dim, perceiver.latent_dim)
     if config.encoder == "perceiver":
         latents, layers = perceiver.num_latents, perceiver.num_blocks * (perceiver.num_self_attends_per_block + 1)
         heads = max(perceiver.num_cross_attend_heads, perceiver.num_self_attend_heads, perceiver.num_decoder_heads)
@@ -195,9 +198,10 @@ def require_bounded(schema: EntitySchema, config: EntityPolicyConfig, rows: int 
     for name, got, limit in (
         ("layers that one pass goes through", layers, MAX_LAYERS),
         ("slots of all entity types (max_count)", schema.max_entities, MAX_SLOTS),
-        ("actors times options", schema.max_actors * schema.num_options, MAX_CHOICES),
-        ("actors times slots", schema.max_actors * schema.max_entities, MAX_CHOICES),
-        ("attention weights of one pass", rows * pairs * heads, MAX_WORK),
+        ("actors times options", actors * schema.num_options, MAX_CHOICES),
+        ("actors times slots", actors * slots, MAX_CHOICES),
+        ("attention weights of one pass", rows * views * pairs * heads, MAX_WORK),
+        ("numbers of one layer in one pass", rows * views * (slots + queries) * width, MAX_NUMBERS),
         ("numbers that one pass is given", rows * sum(math.prod(shape) for shape, _ in schema.arrays.values()), MAX_NUMBERS),
     ):
         if got > limit:

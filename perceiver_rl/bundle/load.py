@@ -135,6 +135,20 @@ def is_bundle(path: Path) -> bool:
     return any((path / name).is_file() for name in FILES)
 
 
+def require_no_bundle(folder: Path, what: str) -> None:
+    """Raise if what is to be written into a folder would lie in a bundle, which would be none afterwards.
+
+    Args:
+        folder: Where it is to be.
+        what: What asks for it, for the message.
+
+    Raises:
+        ValueError: If it is a bundle.
+    """
+    if is_bundle(folder):
+        raise ValueError(f"{what}: got a place in a bundle, expected another folder: bundles stay as they are")
+
+
 def require_bundle(path: Path) -> None:
     """Raise if a folder does not hold the files of a bundle, or holds others.
 

@@ -72,7 +72,7 @@ def evaluate(
     perceiver-rl evaluate agents/bundles/smax_2s3z --tensorboard runs/shipped
     """
     with clear_errors():
-        from perceiver_rl.bundle import is_bundle
+        from perceiver_rl.bundle.load import require_no_bundle
         from perceiver_rl.evaluation.contests import closing_all, contests_of, policies_in
         from perceiver_rl.evaluation.report import make_table, make_units_table, write_csv, write_json
         from perceiver_rl.evaluation.tensorboard import log_summaries
@@ -84,13 +84,14 @@ def evaluate(
             raise ValueError("evaluate: got --tensorboard and --no-tensorboard, expected one of them at most")
         if json_file is not None and csv_file is not None and json_file.resolve() == csv_file.resolve():
             raise ValueError(f"--csv {csv_file}: got the file of --json, expected another one")
-        if tensorboard is not None and is_bundle(tensorboard):
-            raise ValueError(f"--tensorboard {tensorboard}: got a bundle, expected another folder: bundles stay as they are")
-        for option, file in (("--json", json_file), ("--csv", csv_file)):
-            if file is not None:
-                require_writable(file, option)
+        if tensorboard is not None:
+            require_no_bundle(tensorboard, f"--tensorboard {tensorboard}")
         provenance()  # the code that plays is the one that is there now
         trained = find_trained(checkpoint, env)
+        for option, file in (("--json", json_file), ("--csv", csv_file)):
+            if file is not None:
+                require_no_bundle(file.parent, f"{option} {file}")
+                require_writable(file, option)
         contests = contests_of(trained, [name for name in against.split(",") if name], episodes)
         say(f"{trained.title}, {trained.env_steps:,} environment steps, on {', '.join(trained.envs)}, seed {seed}")
         summaries: list[Summary] = []

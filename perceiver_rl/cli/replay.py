@@ -49,6 +49,7 @@ def replay(
     perceiver-rl replay runs/2s3z --film battle.gif
     """
     with clear_errors():
+        from perceiver_rl.bundle.load import require_no_bundle
         from perceiver_rl.evaluation.trained import find_trained
         from perceiver_rl.replay import write_page
         from perceiver_rl.replay.trained import record_trained
@@ -59,9 +60,10 @@ def replay(
         trained = find_trained(checkpoint, env)
         beside = checkpoint.resolve().with_name(f"{trained.name}.html")  # a bundle holds nothing but what it promises
         file = out or (beside if trained.curves is None else trained.curves / "replay.html")
-        require_writable(file, "--out")
-        if film is not None:
-            require_writable(film, "--film")
+        for option, written in (("--out", file), ("--film", film)):
+            if written is not None:
+                require_no_bundle(written.parent, f"{option} {written}")
+                require_writable(written, option)
         with ProgressDisplay(console, "episodes") as display:
             recording = record_trained(
                 trained,

@@ -86,7 +86,8 @@ class ParallelArena:
     """
 
     def __init__(self, env: str, num_envs: int, options: Mapping[str, Any], policy_of: Mapping[str, str]) -> None:
-        self._envs = [make_parallel_env(env, **options) for _ in range(num_envs)]
+        self._options = options
+        self._envs = [make_parallel_env(env, **options)]  # the others are made when they are played
         self._policy_of = policy_of
         self.env = env
         self.num_envs = num_envs
@@ -105,6 +106,8 @@ class ParallelArena:
 
     def play(self, policies: Mapping[str, Agent], **settings: Any) -> list[EpisodeRecord]:
         """See `perceiver_rl.evaluation.parallel.evaluate_parallel`."""
+        while len(self._envs) < self.num_envs:
+            self._envs.append(make_parallel_env(self.env, **self._options))
         return evaluate_parallel(policies, self._policy_of, self._envs, **settings)
 
     def close(self) -> None:

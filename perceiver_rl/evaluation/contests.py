@@ -129,13 +129,18 @@ def closing_all(contests: Sequence[Contest]) -> Iterator[None]:
 
 def _contests_of_other(arena: Arena, name: str, trained: Trained) -> list[Contest]:
     players: dict[str, Agent]
-    if is_bundle(Path(name)) or "/" in name:  # no agent is called so
+    if is_bundle(Path(name)):
         bundle = load_policy(name)
         players = {
             module: PolicyAgent(bundle.for_schema(schema, arena.rows[module])) for module, schema in arena.schemas.items()
         }
         origin = (Path(name).resolve().name, bundle.provenance.env_steps)
         return [Contest(arena, name, mode, players, trained.env_config, *origin) for mode in MODES]
+    if "/" in name:
+        raise ValueError(
+            f"{name}: got no bundle there, expected a folder that `perceiver-rl export` wrote, or an agent by name or "
+            "import string"
+        )
     players = {module: make_agent(name, schema) for module, schema in arena.schemas.items()}
     return [Contest(arena, name, "sampled", players, trained.env_config)]
 

@@ -18,6 +18,9 @@ NOT_OPTIONS = ("env", "name", "num_envs", "render_mode")
 MAX_OPTION = 1_000
 """The largest number that a bundle may give its environment as an option, such as how many units there are."""
 
+MAX_OPTIONS = 2_000
+"""All such numbers together."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -122,6 +125,11 @@ def _modest(path: Path, env_config: dict[str, Any]) -> dict[str, Any]:
                 f"bundle {path}: got the environment's option {key}={str(value)[:40]!r}, expected a plain value, no "
                 f"number beyond {MAX_OPTION:,}, and none of {', '.join(NOT_OPTIONS)}"
             )
+    together = sum(abs(value) for value in env_config.values() if isinstance(value, int | float))
+    if together > MAX_OPTIONS:
+        raise ValueError(
+            f"bundle {path}: got options of the environment that add up to {together:,}, expected at most {MAX_OPTIONS:,}"
+        )
     return env_config
 
 

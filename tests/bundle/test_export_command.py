@@ -156,7 +156,7 @@ def test_evaluate__logs_a_bundle_where_it_is_told_to_and_nowhere_else(run: Path,
 
     into_it = command(*evaluate, "--tensorboard", bundle)
     assert (into_it.exit_code, sorted(bundle.iterdir())) == (2, before)
-    assert "got a bundle, expected another folder" in into_it.stderr
+    assert "got a place in a bundle, expected another folder" in into_it.stderr
     both = command(*evaluate, "--tensorboard", log, "--no-tensorboard")
     assert both.exit_code == 2
     assert "got --tensorboard and --no-tensorboard, expected one of them at most" in both.stderr
@@ -192,6 +192,7 @@ def test_evaluate__runs_no_code_because_a_bundle_says_so(tmp_path: Path) -> None
     ("option", "message"),
     [
         ({"walls": 10**6}, "got the environment's option walls='1000000', expected a plain value, no number beyond"),
+        ({"a": 900, "b": 900.5, "c": 900}, "got options of the environment that add up to 2,700.5, expected at most 2,000"),
         ({"walls": [1]}, "got the environment's option walls='[1]'"),
         ({"render_mode": "human"}, "and none of env, name, num_envs, render_mode"),
         ({"num_envs": 3}, "and none of env, name, num_envs, render_mode"),

@@ -119,6 +119,14 @@ def test_for_schema__refuses_more_at_once_than_a_machine_can_be_expected_to_do(o
         loaded.for_schema(crowd, rows=100)
 
 
+def test_save_bundle__counts_the_views_of_decentralized_control(tmp_path: Path) -> None:
+    many = replace(SKIRMISH, entity_types=tuple(replace(each, max_count=1_500) for each in SKIRMISH.entity_types))
+    save_bundle(tmp_path / "centralized", make_policy(many), PROVENANCE, onnx=False)
+    each_for_itself = replace(many, control="decentralized", relative=DECENTRALIZED.relative)
+    with pytest.raises(ValueError, match=r"in one pass: got .*, expected at most 268,435,456 in a bundle"):
+        save_bundle(tmp_path / "decentralized", make_policy(each_for_itself), PROVENANCE, onnx=False)
+
+
 PROGRAM = """
 import pickle, sys
 import numpy as np

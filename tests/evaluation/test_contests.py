@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from agents.presets import preset
+from agents.random_agent import RandomAgent
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.evaluation.contests import closing_all, contests_of
 from perceiver_rl.evaluation.statistics import Summary
 from perceiver_rl.evaluation.trained import Trained, _environments
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from tests.evaluation.streaks import SCHEMA, Streaks
+from tests.parallel_environments import COURIER, Deliveries
 
 EVEN, TURNS = "tests.evaluation.test_contests:make_even", "tests.evaluation.test_contests:make_turns"
 make_even: Callable[..., Streaks] = lambda num_envs: Streaks(num_envs, action_reward=1.0)  # noqa: E731
@@ -57,7 +59,19 @@ def test_contests__tell_what_it_takes_to_repeat_them() -> None:
     assert "jaxmarl" in mine.versions
 
 
-def test_contests__tell_a_policy_how_many_observations_it_decides_about_at_once() -> None:
+def _ignore(done: int, total: int) -> None:
+    pass
+
+
+def _counting(build: Callable[..., None], made: list[Deliveries]) -> Callable[..., None]:
+    def building(env: Deliveries, *args: Any, **kwargs: Any) -> None:
+        made.append(env)
+        build(env, *args, **kwargs)
+
+    return building
+
+
+def test_contests__tell_a_policy_how_many_observations_it_decides_about_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int]] = []
 
     def policy(schema: EntitySchema, module: str, rows: int) -> EntityPolicy:
@@ -68,8 +82,14 @@ def test_contests__tell_a_policy_how_many_observations_it_decides_about_at_once(
         assert asked == [("default", 100)]
     couriers = {"env_config": {"number": 3}, "agents": {f"courier_{each}": "mover" for each in range(3)}, "module": None}
     many = replace(trained("tests.parallel_environments:make_deliveries"), policy=policy, **couriers)
-    with closing_all(contests_of(many, [], 32)):
+    made: list[Deliveries] = []
+    monkeypatch.setattr("tests.parallel_environments.Deliveries.__init__", _counting(Deliveries.__init__, made))
+    contests = contests_of(many, [], 32)
+    with closing_all(contests):
         assert asked[1:] == [("mover", 3 * 16)]
+        assert len(made) == 1, "the others wait until it is known that all is within limits"
+        contests[0].arena.play({"mover": RandomAgent(COURIER)}, episodes_per_env=1, seed=0, greedy=False, on_episode=_ignore)
+    assert len(made) == 16
 
 
 def test_contests__give_the_same_figures_to_the_digit_for_the_same_seed() -> None:
@@ -91,10 +111,9 @@ def test_environments__must_differ(given: str) -> None:
 
 def test_contests__say_that_a_path_holds_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="bundle nowhere/near: does not exist, expected a folder that"):
-        contests_of(trained(EVEN), ["nowhere/near"], 6)
-    with pytest.raises(ValueError, match=r"bundle .*/empty: policy.json is missing"):
-        contests_of(trained(EVEN), [str(tmp_path / "empty")], 6)
+    for place in ("nowhere/near", str(tmp_path / "empty")):
+        with pytest.raises(ValueError, match=f"{place}: got no bundle there, expected a folder that `perceiver-rl export`"):
+            contests_of(trained(EVEN), [place], 6)
 
 
 def test_contests__refuse_unknown_agents_before_anything_is_played(tmp_path: Path, monkeypatch: Any) -> None:
