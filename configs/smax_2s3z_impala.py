@@ -1,9 +1,8 @@
 """IMPALA on SMAX 2s3z, centralized control: sampling and learning go on at the same time.
 
-Two stalkers and three zealots against the same. Nothing but its learning rate bounds IMPALA's steps, so each batch makes one
-of them, and few batches are under way: what is learned from was done by the policy of three updates before. It learns in a
-multiple of the steps that APPO takes, and less (docs/results.md, docs/decisions.md): `smax_2s3z_appo.py` is the better way
-to train asynchronously.
+Two stalkers and three zealots against the same. Nothing but its learning rate bounds IMPALA's steps, so they are many and
+small, and few batches are under way. It takes several times the steps of APPO, and learns less (docs/results.md,
+docs/decisions.md): `smax_2s3z_appo.py` is the better way to train asynchronously.
 """
 
 from ray.rllib.algorithms.impala import IMPALAConfig
@@ -12,7 +11,7 @@ from agents.presets import preset
 from perceiver_rl.rllib import EpisodeOutcomes, SquadIMPALALearner, VectorEnvRunner, module_spec, register_env
 
 
-def make_config(total_env_steps: int = 4_000_000) -> IMPALAConfig:
+def make_config(total_env_steps: int = 2_000_000) -> IMPALAConfig:
     """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
     return (
         IMPALAConfig()
@@ -21,15 +20,17 @@ def make_config(total_env_steps: int = 4_000_000) -> IMPALAConfig:
             env_runner_cls=VectorEnvRunner,
             gym_env_vectorize_mode="vector_entry_point",
             num_env_runners=1,
-            num_envs_per_env_runner=128,
+            num_envs_per_env_runner=32,
             rollout_fragment_length=16,
         )
         .rl_module(rl_module_spec=module_spec(preset("small")))
         .callbacks(EpisodeOutcomes)
         .training(
-            lr=[[0, 8e-4], [total_env_steps, 0.0]],
+            lr=[[0, 8e-5], [total_env_steps, 0.0]],
             gamma=0.99,
-            train_batch_size_per_learner=2048,
+            train_batch_size_per_learner=512,
+            minibatch_size=128,
+            num_epochs=1,
             learner_queue_size=1,
             vf_loss_coeff=1.0,
             entropy_coeff=0.0002,
