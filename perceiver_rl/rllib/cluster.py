@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.tune.registry import _global_registry
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from perceiver_rl.rllib.parcel import runtime_env, travels_already
@@ -135,6 +136,8 @@ def _connect(address: str, env: dict[str, Any]) -> None:
             f"--address {address}: got no connection to a Ray cluster: {' '.join(str(error).split())}. Expected one that "
             f"runs Ray {ray.__version__} with this Python and has the same token (RAY_AUTH_TOKEN)"
         ) from error
+    # What was registered before, as environments are, travels when Ray starts; through ray:// it does not by itself.
+    _global_registry.flush_values()
 
 
 def bundles_needed(config: AlgorithmConfig) -> list[dict[str, float]]:
