@@ -51,7 +51,7 @@ PLACES = [("evaluate", "--json"), ("evaluate", "--csv"), ("replay", "--out")]
 @pytest.mark.parametrize("arguments", PLACES)
 def test_commands__ask_before_they_play(arguments: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("perceiver_rl.evaluation.arena.evaluate", lambda *args, **kwargs: pytest.fail("played"))
-    monkeypatch.setattr("perceiver_rl.replay.recorder.record", lambda *args, **kwargs: pytest.fail("played"))
+    monkeypatch.setattr("perceiver_rl.replay.trained.record", lambda *args, **kwargs: pytest.fail("played"))
     command, option = arguments
     done = CliRunner().invoke(app, [command, str(BUNDLE), option, str(tmp_path)])
     assert done.exit_code == 2

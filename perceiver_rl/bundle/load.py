@@ -15,6 +15,7 @@ from perceiver_rl.bundle.weights import read_weights
 from perceiver_rl.entities import ACTION_MASK, EntitySchema
 from perceiver_rl.policy.entity_policy import EntityPolicy
 from perceiver_rl.schema_differences import require_same_but_slots
+from perceiver_rl.whole_file import require_writable
 
 
 class LoadedPolicy:
@@ -133,6 +134,20 @@ def load_policy(path: str | Path, device: str | torch.device = "cpu", *, seed: i
 def is_bundle(path: Path) -> bool:
     """Whether a folder looks like a bundle, whole or not."""
     return any((path / name).is_file() for name in FILES)
+
+
+def require_place_for(file: Path, option: str) -> None:
+    """Raise if what a command finds out cannot be written there, or would lie in a bundle; asked before it plays.
+
+    Args:
+        file: What will be written; missing folders are made.
+        option: That named it.
+
+    Raises:
+        ValueError: What is in the way.
+    """
+    require_no_bundle(file.parent, f"{option} {file}")
+    require_writable(file, option)
 
 
 def require_no_bundle(folder: Path, what: str) -> None:

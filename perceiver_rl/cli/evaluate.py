@@ -72,13 +72,12 @@ def evaluate(
     perceiver-rl evaluate agents/bundles/smax_2s3z --tensorboard runs/shipped
     """
     with clear_errors():
-        from perceiver_rl.bundle.load import require_no_bundle
+        from perceiver_rl.bundle.load import require_no_bundle, require_place_for
         from perceiver_rl.evaluation.contests import closing_all, contests_of, policies_in
         from perceiver_rl.evaluation.report import make_table, make_units_table, write_csv, write_json
         from perceiver_rl.evaluation.tensorboard import log_summaries
         from perceiver_rl.evaluation.trained import find_trained
         from perceiver_rl.provenance import provenance
-        from perceiver_rl.whole_file import require_writable
 
         if tensorboard is not None and no_tensorboard:
             raise ValueError("evaluate: got --tensorboard and --no-tensorboard, expected one of them at most")
@@ -90,8 +89,7 @@ def evaluate(
         trained = find_trained(checkpoint, env)
         for option, file in (("--json", json_file), ("--csv", csv_file)):
             if file is not None:
-                require_no_bundle(file.parent, f"{option} {file}")
-                require_writable(file, option)
+                require_place_for(file, option)
         contests = contests_of(trained, [name for name in against.split(",") if name], episodes)
         say(f"{trained.title}, {trained.env_steps:,} environment steps, on {', '.join(trained.envs)}, seed {seed}")
         summaries: list[Summary] = []

@@ -49,12 +49,11 @@ def replay(
     perceiver-rl replay runs/2s3z --film battle.gif
     """
     with clear_errors():
-        from perceiver_rl.bundle.load import require_no_bundle
+        from perceiver_rl.bundle.load import require_place_for
         from perceiver_rl.evaluation.trained import find_trained
         from perceiver_rl.replay import write_page
         from perceiver_rl.replay.trained import record_trained
         from perceiver_rl.tensorboard.film import film_writer
-        from perceiver_rl.whole_file import require_writable
 
         write_film = None if film is None else film_writer(film)
         trained = find_trained(checkpoint, env)
@@ -62,8 +61,7 @@ def replay(
         file = out or (beside if trained.curves is None else trained.curves / "replay.html")
         for option, written in (("--out", file), ("--film", film)):
             if written is not None:
-                require_no_bundle(written.parent, f"{option} {written}")
-                require_writable(written, option)
+                require_place_for(written, option)
         with ProgressDisplay(console, "episodes") as display:
             recording = record_trained(
                 trained,
