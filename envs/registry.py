@@ -84,7 +84,7 @@ def names(form: str | None = None) -> list[str]:
     """Every name of every family. A family whose extra is not installed is listed as `family/…`.
 
     Args:
-        form: One of `FORMS`: only families that have it.
+        form: `"vector_env"`, `"env"` or `"parallel_env"`: only families that have it.
     """
     found = []
     for family_name, family in FAMILIES.items():
@@ -100,16 +100,12 @@ def names(form: str | None = None) -> list[str]:
 def _find(name: str) -> tuple[Family, str]:
     family_name, _, member = name.partition("/")
     if family_name not in FAMILIES:
-        raise _unknown(name, names())
+        raise ValueError(unknown_name("environment: got unknown name", name, names()))
     family = FAMILIES[family_name]
     members = load(family.members)()
     if member not in members:
-        raise _unknown(name, [f"{family_name}/{each}" for each in members])
+        raise ValueError(unknown_name(f"environment {name!r}: unknown {family_name} environment", member, members))
     return family, member
-
-
-FORMS = {"vector_env": "make_vec", "env": "make", "parallel_env": "make_parallel"}
-"""What makes which form."""
 
 
 def _maker(name: str, family: Family, form: str, *given: Any) -> Callable[..., Any]:
@@ -120,14 +116,11 @@ def _form(name: str, family: Family, form: str) -> str:
     place: str | None = getattr(family, form)
     if place is None:
         is_squad = family.parallel_env is None
-        raise ValueError(
-            f"environment {name!r}: got "
-            + ("a squad's, expected one of separate agents" if is_squad else "one of separate agents, expected a squad's")
-            + f": {FORMS[form]} makes none of it (in training configs register_env takes squads, and "
-            "register_multi_agent_env with config.multi_agent separate agents)"
+        squad = "one whose observation is a whole squad's (training configs name it with register_env)"
+        separate = (
+            "one of separate agents with a policy each (training configs name it with register_multi_agent_env, and their "
+            "policies in config.multi_agent)"
         )
+        got, expected = (squad, separate) if is_squad else (separate, squad)
+        raise ValueError(f"environment {name!r}: got {got}, expected {expected}")
     return place
-
-
-def _unknown(name: str, known: list[str]) -> ValueError:
-    return ValueError(unknown_name("environment: got unknown name", name, known))

@@ -237,7 +237,7 @@ def test_tensorboard__shows_pictures_of_checkpoints(story: Story) -> None:
     ("arguments", "message"),
     [
         (["train", "configs/nope.py"], "which is no file"),
-        (["train", CONFIG, "--env", "smax/nope"], "known are smax/3m"),
+        (["train", CONFIG, "--env", "smax/nope"], "known are 3m, "),
         (["train", CONFIG, "--env", "tests.nowhere:make"], "got no module 'tests.nowhere'"),
         (["train", CONFIG, "--set", "training.lrr=1"], "did you mean 'lr'?"),
         (["train", CONFIG, "--resume"], "expected --out RUN"),

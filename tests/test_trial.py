@@ -47,7 +47,7 @@ def test_trial__says_so_in_the_process_that_asked() -> None:
 
 
 def test_trial__leaves_our_own_messages_alone() -> None:
-    with pytest.raises(ValueError, match=r"^environment: got unknown name 'smax/2s3y'"):
+    with pytest.raises(ValueError, match=r"^environment 'smax/2s3y': unknown smax environment '2s3y'"):
         _play_trial("smax/2s3y", {}, 0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from perceiver_rl.bundle.format import WEIGHTS_FILE
@@ -39,7 +39,8 @@ def write_weights(path: Path, policy: EntityPolicy, record: Mapping[str, Any]) -
         if tensor.dtype != torch.float32:
             raise ValueError(f"tensor {name!r}: got {_name_of(tensor.dtype)}, expected float32; call policy.float() first")
         _require_finite(name, tensor)
-    save_file(tensors, path, metadata={part: digest(record[part]) for part in ("schema", "config")})
+    # Not by save_file, whose files are for their owner's eyes alone, while the rest of a bundle is as the umask says.
+    path.write_bytes(save(tensors, metadata={part: digest(record[part]) for part in ("schema", "config")}))
 
 
 def read_weights(

@@ -26,7 +26,12 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, environments, minibatches. Default: 0.", min=0)] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Length of the run in environment steps. Default: what the config says.", min=1)
+        int | None,
+        typer.Option(
+            help="Length of the run in environment steps; it ends with the iteration that reaches them. Default: what the "
+            "config says.",
+            min=1,
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,

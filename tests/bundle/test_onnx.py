@@ -37,6 +37,7 @@ schema = replace(SKIRMISH, privileged=privileged)
 policy = make_policy(schema, config)
 save_bundle(folder, policy, PROVENANCE)
 assert {each.name for each in folder.iterdir()} == {"policy.json", "policy.safetensors", "policy.onnx"}
+assert len({each.stat().st_mode for each in folder.iterdir()}) == 1, "who may read one file may read the others"
 loaded = load_policy(folder)
 session = onnxruntime.InferenceSession(folder / "policy.onnx", providers=["CPUExecutionProvider"])
 inputs = {each.name: each.shape for each in session.get_inputs()}

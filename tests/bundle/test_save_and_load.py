@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -156,6 +157,17 @@ def test_contract__needs_no_torch() -> None:
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
+
+
+def test_save_bundle__lets_others_read_what_they_may_read_in_the_folder(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        save_bundle(tmp_path / "bundle", make_policy(), PROVENANCE, onnx=False)
+    finally:
+        os.umask(before)
+    modes = {each.name: oct(each.stat().st_mode & 0o777) for each in (tmp_path / "bundle").iterdir()}
+    assert modes == dict.fromkeys(("policy.safetensors", "policy.json"), oct(0o644))
+    assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o755
 
 
 def test_save_bundle__does_not_write_over_a_bundle_unless_forced(bundle: Path) -> None:
