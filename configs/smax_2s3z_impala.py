@@ -1,8 +1,8 @@
-"""IMPALA on SMAX 2s3z, centralized control: sampling and learning go on at the same time.
+"""IMPALA on SMAX 2s3z, centralized control: 90.8 % and 96.7 % greedy wins, seeds 0 and 1 (docs/results.md).
 
-Two stalkers and three zealots against the same. Nothing but its learning rate bounds IMPALA's steps, so they are many and
-small, and few batches are under way. It takes several times the steps of APPO, and learns less (docs/results.md,
-docs/decisions.md): `smax_2s3z_appo.py` is the better way to train asynchronously.
+Two stalkers and three zealots against the same; sampling and learning go on at the same time. Nothing but its learning rate
+bounds IMPALA's steps, so they are many and small, and few batches are under way (docs/decisions.md). It takes four times the
+steps of APPO: `smax_2s3z_appo.py` is the better way to train asynchronously.
 """
 
 from ray.rllib.algorithms.impala import IMPALAConfig
