@@ -137,14 +137,14 @@ def main(
 ) -> None:
     """Print a table."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = RunSettings(config, None, seed, interval * (2 * pairs + 1), ())
+        settings = RunSettings(config, None, seed, interval * (2 * pairs + 1), checkpoint_every=interval)
         run = prepare(settings, RunFolder(Path(folder) / "run"))
         env = run.config.env
         with Painter(run.folder.path, env, run.config.env_config, seed=seed, say=typer.echo) as painter:
             meter = Meter(painter, pairs)
             logging: list[float] = []
             with mock.patch.object(Recorder, "log", timed(Recorder.log, logging)):
-                train(run, checkpoint_every=interval, on_progress=meter.on_progress, on_checkpoint=meter.on_checkpoint)
+                train(run, on_progress=meter.on_progress, on_checkpoint=meter.on_checkpoint)
         if painter.count != pairs + 1:
             raise RuntimeError(f"pictures: got those of {painter.count} checkpoints, expected of {pairs + 1}")
     print(table(pairs_of(meter.measured, interval)))

@@ -85,9 +85,9 @@ def run_task(
     total = steps or default_steps(load_factory(config))
     commit = provenance()["commit"]
     overrides = ('environment.env_config={"ablate": True}',) if ablated else ()
-    run = prepare(RunSettings(config, None, seed, total, overrides), RunFolder(folder))
+    run = prepare(RunSettings(config, None, seed, total, overrides, checkpoint_every=total), RunFolder(folder))
     env = make_vec(task, EVALUATION_ENVS, ablate=ablated)
-    result = train(run, checkpoint_every=total)
+    result = train(run)
     agent = PolicyAgent(load_policy(result.checkpoint, env.schema))
     episodes_per_env = max(1, episodes // EVALUATION_ENVS)
     played = evaluate(agent, env, episodes_per_env=episodes_per_env, seed=seed, greedy=True)

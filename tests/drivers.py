@@ -22,15 +22,17 @@ def drive(run: str, address: str) -> None:
     """Begin or go on with a run on couriers in a Ray that runs already."""
     folder = RunFolder(Path(run))
     os.chdir(folder.path.parent)  # the current folder travels to the Ray, and this one is empty
-    settings = RunSettings("tests.courier_config:make_config", None, 0, TOTAL, ("env_runners.num_env_runners=0",))
+    settings = RunSettings(
+        "tests.courier_config:make_config",
+        env=None,
+        seed=0,
+        total_env_steps=TOTAL,
+        overrides=("env_runners.num_env_runners=0",),
+        checkpoint_every=CHECKPOINT_EVERY,
+        keep_checkpoints=KEEP,
+    )
     if not folder.exists:
         folder.create(settings)
     asked = folder.settings()
     prepared = PreparedRun(asked, folder, build_config(asked), {"default_policy": COURIERS}, {}, find_resume_point(folder))
-    train(
-        prepared,
-        checkpoint_every=CHECKPOINT_EVERY,
-        keep_checkpoints=KEEP,
-        address=address,
-        stop=lambda: (folder.path / STOP).exists(),
-    )
+    train(prepared, address=address, stop=lambda: (folder.path / STOP).exists())

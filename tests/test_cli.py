@@ -177,6 +177,8 @@ def test_resume__goes_on_with_counters_and_schedule(story: Story) -> None:
 def test_resume__keeps_its_settings(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["train", CONFIG, "--out", str(story.run), "--resume", "--set", "training.lr=1"]
     assert "a resumed run keeps its settings" in refused(arguments, monkeypatch)
+    after = [step for step in checkpoints(story.run) if step > story.checkpoints_after_interrupt[-1]]
+    assert len(after) >= (TOTAL - story.checkpoints_after_interrupt[-1]) // 1_000, "one each --checkpoint-every"
 
 
 def test_train__does_not_write_over_a_run(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:

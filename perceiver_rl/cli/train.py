@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -53,10 +55,15 @@ def train(
             "Default: RAY_ADDRESS, else this machine alone."
         ),
     ] = None,
-    checkpoint_every: Annotated[int, typer.Option(help="Environment steps between checkpoints.", min=1)] = 100_000,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Environment steps between checkpoints. Default: 100,000.", min=1)
+    ] = None,
     keep_checkpoints: Annotated[
-        int, typer.Option(help="How many of the last checkpoints stay, beside the best one so far; 0 keeps all.", min=0)
-    ] = 10,
+        int | None,
+        typer.Option(
+            help="How many of the last checkpoints stay, beside the best one so far; 0 keeps all. Default: 10.", min=0
+        ),
+    ] = None,
     pictures: Annotated[
         bool, typer.Option(help="Draw each checkpoint's attention and an episode of it for TensorBoard, beside training.")
     ] = True,
@@ -88,13 +95,15 @@ def train(
 
         cluster_address(address)  # before a run's folder is made
         overrides = list(set_ or [])
+        given = {"checkpoint_every": checkpoint_every, "keep_checkpoints": keep_checkpoints}
+        of_checkpoints: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         if env_runners is not None:
             overrides.append(f"env_runners.num_env_runners={env_runners}")
         if resume:
             if out is None:
                 raise ValueError("--resume: expected --out RUN, the folder of the run to go on with")
             folder = RunFolder(out)
-            settings = folder.settings()
+            settings = replace(folder.settings(), **of_checkpoints)
             if overrides or (env, seed, steps) != (None, None, None):
                 raise ValueError(
                     f"--resume: a resumed run keeps its settings, which are in {out}/run.json; leave out --set, --env, "
@@ -104,12 +113,16 @@ def train(
                 raise ValueError(f"--resume: got config {config!r}, but the run in {out} was begun with {settings.config!r}")
         else:
             total = steps if steps is not None else default_steps(load_factory(config))
-            settings = RunSettings(config, env, seed or 0, total, tuple(overrides))
+            settings = RunSettings(config, env, seed or 0, total, tuple(overrides), **of_checkpoints)
             folder = RunFolder(out or default_folder("runs", config))
         run = prepare(settings, folder, resume=resume)
     length = f"{settings.total_env_steps:,} environment steps"
     say(f"Training on {run.config.env} for {length}, seed {settings.seed}: {folder.path}")
-    go_on = f"perceiver-rl train {settings.config} --out {folder.path} --resume"
+    go_on = shlex.join(
+        ["perceiver-rl", "train", settings.config, "--out", str(folder.path), "--resume"]
+        + (["--address", address] if address else [])
+        + ([] if pictures else ["--no-pictures"])
+    )
     if run.resume_point:
         say(f"Going on from {run.resume_point.path.name}: {run.resume_point.env_steps:,} steps")
     if run.resume_point and run.resume_point.env_steps >= settings.total_env_steps:
@@ -137,8 +150,6 @@ def train(
         try:
             result = run_training(
                 run,
-                checkpoint_every=checkpoint_every,
-                keep_checkpoints=keep_checkpoints,
                 on_checkpoint=None if painter is None else painter.paint,
                 stop=stop,
                 address=address,

@@ -17,7 +17,7 @@ from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.checkpoint import load_info
 from perceiver_rl.rllib.metrics import ACTIONS, verb_shares
 from perceiver_rl.rllib.recovery import ResumePoint, save_recovery_point
-from perceiver_rl.rllib.retention import KEEP_CHECKPOINTS, score_of, thin_out
+from perceiver_rl.rllib.retention import score_of, thin_out
 from perceiver_rl.rllib.run_description import METRICS, hyper_parameters, models, settings_text
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 from perceiver_rl.summaries import add_summary, hparams_session, verb_histogram
@@ -62,15 +62,11 @@ class Recorder:
     Args:
         run: The run.
         on_checkpoint: Called with each checkpoint that was written.
-        keep_checkpoints: How many of the last checkpoints stay, beside the best; 0 for all.
     """
 
-    def __init__(
-        self, run: PreparedRun, on_checkpoint: Callable[[Path], None], keep_checkpoints: int = KEEP_CHECKPOINTS
-    ) -> None:
+    def __init__(self, run: PreparedRun, on_checkpoint: Callable[[Path], None]) -> None:
         self.run = run
         self._on_checkpoint = on_checkpoint
-        self._keep = keep_checkpoints
         self._last_saved: Path | None = None
         if run.resume_point is not None and run.resume_point.path.is_dir():
             self._last_saved = run.resume_point.path
@@ -160,7 +156,7 @@ class Recorder:
         info = {**self._info, "seconds": progress.seconds, "score": asdict(score) if score else None}
         with _disk_errors_told(self.run.folder.path):
             self._last_saved = self.run.folder.save_checkpoint(algorithm, progress.env_steps, info)
-            thin_out(self.run.folder, self._last_saved, self._keep)
+            thin_out(self.run.folder, self._last_saved, self.run.settings.keep_checkpoints)
         self._on_checkpoint(self._last_saved)
         return self._last_saved
 

@@ -15,9 +15,6 @@ BEST = "best"
 SCORES = ("outcome/win_rate", "outcome/return")
 """By which training figure checkpoints are compared: the first one that a run has."""
 
-KEEP_CHECKPOINTS = 10
-"""Unless told otherwise; 0 keeps all."""
-
 
 def score_of(numbers: Mapping[str, float]) -> Score | None:
     """How well a policy played in training, of an iteration's numbers; None as long as no episode has ended."""

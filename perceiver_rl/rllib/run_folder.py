@@ -43,6 +43,8 @@ class RunSettings:
         seed: Seed of weights, environments and minibatches.
         total_env_steps: Length of the run in environment steps.
         overrides: `--set` assignments, in order.
+        checkpoint_every: Environment steps between checkpoints.
+        keep_checkpoints: How many of the last checkpoints stay, beside the best one so far; 0 for all.
     """
 
     config: str
@@ -50,6 +52,8 @@ class RunSettings:
     seed: int
     total_env_steps: int
     overrides: tuple[str, ...] = ()
+    checkpoint_every: int = 100_000
+    keep_checkpoints: int = 10
 
 
 class RunFolder:
@@ -101,7 +105,16 @@ class RunFolder:
             seed=record["seed"],
             total_env_steps=record["total_env_steps"],
             overrides=tuple(record["overrides"]),
+            checkpoint_every=record["checkpoint_every"],
+            keep_checkpoints=record["keep_checkpoints"],
         )
+
+    def change_checkpoints(self, settings: RunSettings) -> None:
+        """Have a run go on with other settings of its checkpoints; what else was asked for, and by which commit, stays."""
+        record = json.loads((self.path / "run.json").read_text())
+        changed = {"checkpoint_every": settings.checkpoint_every, "keep_checkpoints": settings.keep_checkpoints}
+        if record != record | changed:
+            _write_json(self.path / "run.json", record | changed)
 
     def save_checkpoint(self, algorithm: Algorithm, env_steps: int, info: dict[str, Any]) -> Path:
         """Write a checkpoint beside its place and rename it, so that a checkpoint is either whole or not there.

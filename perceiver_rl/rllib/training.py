@@ -31,7 +31,6 @@ from perceiver_rl.rllib.metrics import env_steps, flatten
 from perceiver_rl.rllib.recorded_episodes import take_recordings
 from perceiver_rl.rllib.recorder import PreparedRun, Progress, Recorder, TrainingError, process_ended
 from perceiver_rl.rllib.recovery import find_resume_point
-from perceiver_rl.rllib.retention import KEEP_CHECKPOINTS
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
 from perceiver_rl.rllib.watchdog import Watchdog, kill_silent_env_runners
 from perceiver_rl.trial import try_environment, try_parallel_environment
@@ -106,6 +105,7 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
         settings: What to do.
         folder: Where to write.
         resume: Go on where the run in the folder ended, or from the start if that was before its first iteration's end.
+            Settings of checkpoints may be others than the run had, and are noted.
 
     Raises:
         ValueError: If the config, a key, a value, the environment, the folder or the checkpoint is not valid.
@@ -121,6 +121,7 @@ def prepare(settings: RunSettings, folder: RunFolder, *, resume: bool = False) -
     if not resume:
         folder.create(settings)
         return PreparedRun(settings, folder, config, schemas, agents, resume_point=None)
+    folder.change_checkpoints(settings)
     return PreparedRun(settings, folder, config, schemas, agents, find_resume_point(folder))
 
 
@@ -153,8 +154,6 @@ def try_out(config: AlgorithmConfig, seed: int) -> tuple[dict[str, EntitySchema]
 def train(
     run: PreparedRun,
     *,
-    checkpoint_every: int,
-    keep_checkpoints: int = KEEP_CHECKPOINTS,
     on_progress: Callable[[Progress], None] | None = None,
     on_checkpoint: Callable[[Path], None] | None = None,
     stop: Callable[[], bool] | None = None,
@@ -167,8 +166,6 @@ def train(
 
     Args:
         run: What `prepare` gave back.
-        checkpoint_every: Environment steps between checkpoints.
-        keep_checkpoints: How many of the last checkpoints stay, beside the best one so far; 0 for all.
         on_progress: Called after every iteration.
         on_checkpoint: Called with each checkpoint that was written, the last one included; training waits for it.
         stop: Whether to end, where `stop_at_ctrl_c` is at work already; None to let it work here.
@@ -190,18 +187,17 @@ def train(
             if run.resume_point is not None:
                 run.resume_point.restore(algorithm)
             _interrupt_if(stopping())
-            recorder = Recorder(run, on_checkpoint or (lambda checkpoint: None), keep_checkpoints)
-            return _loop(algorithm, recorder, checkpoint_every, on_progress or (lambda progress: None), stopping)
+            recorder = Recorder(run, on_checkpoint or (lambda checkpoint: None))
+            return _loop(algorithm, recorder, on_progress or (lambda progress: None), stopping)
 
 
 def _loop(
     algorithm: Algorithm,
     recorder: Recorder,
-    checkpoint_every: int,
     on_progress: Callable[[Progress], None],
     stop: Callable[[], bool],
 ) -> TrainingResult:
-    total = recorder.run.settings.total_env_steps
+    total, checkpoint_every = recorder.run.settings.total_env_steps, recorder.run.settings.checkpoint_every
     defaults: dict[str, Any] = {"env_runners": {}, NUM_ENV_STEPS_SAMPLED_LIFETIME: 0}
     steps = env_steps({name: algorithm.metrics.peek(name, default=nothing) for name, nothing in defaults.items()})
     if algorithm.offline_data is not None:

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,6 @@ def train_in_this_ray(
     *,
     on_progress: Callable[[Algorithm, Progress], None] = lambda algorithm, progress: None,
     stop: Callable[[Algorithm], bool] = lambda algorithm: False,
-    checkpoint_every: int = 1_000_000,
 ) -> TrainingResult:
     """As `train` does, without starting a Ray of its own."""
     with _building(run.config) as algorithm:
@@ -80,7 +80,6 @@ def train_in_this_ray(
         return _loop(
             algorithm,
             Recorder(run, on_checkpoint=lambda checkpoint: None),
-            checkpoint_every,
             lambda progress: on_progress(algorithm, progress),
             lambda: stop(algorithm),
         )
@@ -118,7 +117,7 @@ def full_disk(folder: Path) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # TensorBoard's writer ends by it
 def test_full_disk__ends_the_run_with_all_that_was_saved_whole(ray_local: None, tmp_path: Path) -> None:
-    asked = settings(PPO_CONFIG, "env_runners.num_env_runners=0", steps=8 * BATCH)
+    asked = replace(settings(PPO_CONFIG, "env_runners.num_env_runners=0", steps=8 * BATCH), checkpoint_every=BATCH)
     with full_disk(tmp_path / "disk") as fill:
         run = prepared(tmp_path / "disk" / "run", asked)
         told = []
@@ -129,7 +128,7 @@ def test_full_disk__ends_the_run_with_all_that_was_saved_whole(ray_local: None, 
                 fill()
 
         with pytest.raises(TrainingError, match=r"cannot be written .*the checkpoints so far are whole\. Make room"):
-            train_in_this_ray(run, on_progress=fill_after_three, checkpoint_every=BATCH)
+            train_in_this_ray(run, on_progress=fill_after_three)
         shutil.copytree(run.folder.path, tmp_path / "run")
     for checkpoint in checkpoints_in(tmp_path / "run" / "checkpoints"):
         require_whole(checkpoint)

@@ -1,8 +1,10 @@
 """A run's folder: provenance without git, progress without NaN, checkpoints that replace damaged ones."""
 
 import errno
+import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import perceiver_rl
 from perceiver_rl.provenance import _commit, provenance
 from perceiver_rl.rllib.recorder import Progress
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings, run_of
-from perceiver_rl.rllib.training import _require_finite, build_config
+from perceiver_rl.rllib.training import _require_finite, build_config, prepare
 
 SETTINGS = RunSettings("tests.courier_config:make_config", env=None, seed=0, total_env_steps=1_000)
 
@@ -51,6 +53,18 @@ def test_provenance__names_the_commit_that_was_there_first(monkeypatch: pytest.M
     monkeypatch.setattr("perceiver_rl.provenance._git", lambda root, verb, *arguments: answers[verb]())
     assert provenance()["commit"] == "aaa"
     assert provenance()["commit"] == "aaa", "the code that runs is still the first one's"
+
+
+def test_resumed_run__keeps_as_many_checkpoints_unless_told_otherwise(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    asked = replace(SETTINGS, overrides=("training.lr=0.1",), checkpoint_every=50, keep_checkpoints=0)
+    prepare(asked, folder)
+    begun = json.loads((tmp_path / "run.json").read_text())
+    assert prepare(folder.settings(), folder, resume=True).settings == asked
+    assert json.loads((tmp_path / "run.json").read_text()) == begun
+    prepare(replace(folder.settings(), keep_checkpoints=3), folder, resume=True)
+    assert folder.settings() == replace(asked, keep_checkpoints=3)
+    assert json.loads((tmp_path / "run.json").read_text()) == begun | {"keep_checkpoints": 3}
 
 
 def test_save_checkpoint__replaces_a_damaged_one(tmp_path: Path) -> None:

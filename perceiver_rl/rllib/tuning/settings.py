@@ -60,7 +60,14 @@ class SearchSettings:
 
     def trial_settings(self, assignments: tuple[str, ...]) -> RunSettings:
         """What a trial with these assignments is asked to do."""
-        return RunSettings(self.config, self.env, self.seed, self.total_env_steps, (*self.overrides, *assignments))
+        return RunSettings(
+            self.config,
+            self.env,
+            self.seed,
+            self.total_env_steps,
+            (*self.overrides, *assignments),
+            checkpoint_every=self.report_every,
+        )
 
 
 class SearchFolder:

@@ -95,7 +95,6 @@ class _Trial:
         run = PreparedRun(settings, self._folder, config, tried.schemas, tried.agents, begin)
         train(
             run,
-            checkpoint_every=self._settings.report_every,
             on_progress=self._look,
             on_checkpoint=self._report,
             stop=lambda: False,  # Tune ends this thread when it is to end, in the midst of a report
