@@ -198,7 +198,8 @@ TUNE_ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # With it, verbose=0 would mean some output.
     "RAY_AIR_NEW_OUTPUT": "0",
-    # Seconds between notes of where the search stands. Tune's own ten would have trials that had ended begun again after a kill.
+    # Seconds between notes of where the search stands. Within Tune's own ten a short trial ends, and a killed search would
+    # do it again.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
     # The trials are run folders, with curves of their own.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
