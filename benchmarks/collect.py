@@ -25,6 +25,7 @@ KEPT = (
     "outcome/win_rate",
     "outcome/return",
     "policy/entropy_per_actor",
+    "policy/lag_kl",
     "time/sampling_forward_s",
     "time/sampling_env_s",
     "time/sampling_s",

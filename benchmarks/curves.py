@@ -2,12 +2,13 @@
 
     python -m benchmarks.curves docs/images/smax_2s3z.png perceiver=runs/p0,runs/p1 transformer=runs/t0
 
-One line a run, one colour a label. Win rates are of training episodes, with sampled actions, and means over four iterations
-(about 300 episodes on 2s3z); the table on standard output tells where each run reached 90 % so measured.
+One line a run, one colour a label. Win rates are of training episodes, with sampled actions, and means over as many
+environment steps whatever the algorithm's iterations are; the table on standard output tells where each run reached 90 % so measured.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from pathlib import Path
 from statistics import mean
 from typing import Annotated
@@ -23,9 +24,10 @@ from benchmarks.progress import read_progress
 
 WIN_RATE = "outcome/win_rate"
 GOAL = 0.9
-SMOOTHING = 4
-"""Iterations in a mean."""
-COLORS = ("#2f6fde", "#e07b39", "#3a9d5d", "#9a4fb5")
+STEPS = "env_steps"
+SMOOTHING = 16_800
+"""Environment steps in a mean: four iterations of the PPO configs, and some 300 battles of 2s3z by a squad that wins."""
+COLORS = ("#2f6fde", "#e07b39", "#3a9d5d", "#9a4fb5", "#b8433f", "#5b6670")
 
 
 def main(
@@ -34,12 +36,14 @@ def main(
     title: Annotated[str, typer.Option(help="Heading of the picture.")] = "Win rate in training",
 ) -> None:
     """Draw win rate against environment steps and against seconds."""
+    if len(groups) > len(COLORS):
+        raise typer.BadParameter(f"groups: got {len(groups)}, expected at most {len(COLORS)}, as many as there are colours")
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True)
     print("| run | steps to 90 % | seconds to 90 % | steps/s | last win rate |\n|---|---|---|---|---|")
     for color, group in zip(COLORS, groups, strict=False):
         label, _, runs = group.partition("=")
         for index, run in enumerate(runs.split(",")):
-            records = _smooth([record for record in read_progress(Path(run)) if WIN_RATE in record])
+            records = _smooth(read_progress(Path(run)))
             for axis, key, scale in zip(axes, ("env_steps", "seconds"), (1e3, 1.0), strict=True):
                 axis.plot(
                     [record[key] / scale for record in records],
@@ -56,7 +60,7 @@ def main(
         axis.set_xlim(left=0)
         axis.set_ylim(0, 100)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel("win rate, % of about 300 episodes")
+    axes[0].set_ylabel(f"win rate, % of the last {SMOOTHING:,} steps' battles")
     axes[1].legend(frameon=False, loc=(0.66, 0.42))
     figure.suptitle(title)
     figure.tight_layout()
@@ -65,11 +69,15 @@ def main(
 
 
 def _smooth(records: list[dict[str, float]]) -> list[dict[str, float]]:
-    """Each record with the mean win rate of the iterations up to it."""
-    rates = [record[WIN_RATE] for record in records]
-    return [
-        record | {WIN_RATE: mean(rates[max(0, index - SMOOTHING + 1) : index + 1])} for index, record in enumerate(records)
-    ]
+    """Each record in which episodes ended, with their mean win rate over the iterations of the last `SMOOTHING` steps."""
+    begins = [0.0, *(record[STEPS] for record in records)]
+    smooth = []
+    for index, record in enumerate(records):
+        first = min(bisect_left(begins, record[STEPS] - SMOOTHING), index)
+        rates = [each[WIN_RATE] for each in records[first : index + 1] if WIN_RATE in each]
+        if WIN_RATE in record:
+            smooth.append(record | {WIN_RATE: mean(rates)})
+    return smooth
 
 
 def _row(name: str, records: list[dict[str, float]]) -> str:
