@@ -28,8 +28,22 @@ from rich.console import Console
 from benchmarks.progress import PROGRESS, read_progress
 from perceiver_rl.provenance import provenance
 
-ROLES = {"ray::VectorEnvRunner": "env runner", "ray::_WrappedExecutable": "learner", "raylet": "raylet", "gcs_server": "gcs"}
-"""Beginning of a process's command line → what it is; the driver is the process that was started."""
+ROLES = {
+    "ray::VectorEnvRunner": "env runner",
+    "ray::_WrappedExecutable": "learner",
+    "multiprocessing.spawn": "painter",
+    "raylet/raylet": "raylet",
+    "gcs_server": "gcs",
+    "ray::DashboardAgent": "dashboard agent",
+    "ray::RuntimeEnvAgent": "runtime env agent",
+    "dashboard.py": "dashboard",
+    "log_monitor.py": "log monitor",
+    "_private/monitor.py": "autoscaler monitor",
+}
+"""What a process's command line says → what it is; the driver is the process that was started. Left out are Ray's idle
+workers, which come and go, and Python's resource tracker."""
+BEGINNING = 4
+"""Words of the command line that are read: what follows may name other processes."""
 
 READ_EVERY_S = 5.0
 MINUTE_S = 60.0
@@ -119,8 +133,8 @@ def _memory(trainer: psutil.Process) -> dict[str, float]:
     found = {"driver": trainer.memory_info().rss / 1e6}
     for process in trainer.children(recursive=True):
         try:
-            name = " ".join(process.cmdline())
-            role = next((role for begin, role in ROLES.items() if begin in name.split(" ")[0]), None)
+            name = " ".join(process.cmdline()[:BEGINNING])
+            role = next((role for says, role in ROLES.items() if says in name), None)
             if role is not None:
                 found[role] = process.memory_info().rss / 1e6
         except psutil.NoSuchProcess:

@@ -32,14 +32,11 @@ from perceiver_rl.rllib.recorded_episodes import take_recordings
 from perceiver_rl.rllib.recorder import PreparedRun, Progress, Recorder, TrainingError, process_ended
 from perceiver_rl.rllib.recovery import find_resume_point
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-from perceiver_rl.rllib.watchdog import Watchdog, kill_silent_env_runners
+from perceiver_rl.rllib.watchdog import Watchdog, kill_silent_env_runners, patience_without_samples
 from perceiver_rl.trial import try_environment, try_parallel_environment
 
 MAX_FAILURES = 3
 """How often env runners may fail on end, without a single sample in between, before a run is given up."""
-
-PATIENCE_S = 180.0
-"""So long a run goes on without a sample, while env runners start, are started anew, or hang."""
 
 NO_ENV = "doesn't have an env!"
 """RLlib's words for an env runner without an environment."""
@@ -252,6 +249,7 @@ class _Failures:
 
     def __init__(self, algorithm: Algorithm) -> None:
         self._group = algorithm.env_runner_group  # None in offline training
+        self._patience = patience_without_samples(algorithm.config)
         self.forget()
 
     def forget(self) -> None:
@@ -272,11 +270,11 @@ class _Failures:
         """
         self._empty_iterations += 1
         failed_anew = self._restarts() - self._restarts_before + 1 >= MAX_FAILURES * max(1, self._num_runners())
-        if self._empty_iterations >= MAX_FAILURES and (failed_anew or seconds >= PATIENCE_S):
+        if self._empty_iterations >= MAX_FAILURES and (failed_anew or seconds >= self._patience):
             raise TrainingError(
                 f"no samples from the env runners in {self._empty_iterations} iterations on end, for {seconds:.0f} s: each "
-                "of them fails; their errors are in the log above. Run with --env-runners 0 to see the first one as it is "
-                "raised"
+                "of them fails or hangs; their errors are in the log above. Run with --env-runners 0 to see the first one as "
+                "it is raised"
             )
 
     def _restarts(self) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,11 @@ PATIENCE_AT_START_S = 600.0
 
 LAST_PATIENCE_S = 5.0
 """So long an env runner may take to answer when a run is over."""
+
+
+def patience_without_samples(config: AlgorithmConfig) -> float:
+    """Seconds that a run may go on without a sample: its only env runner may hang, be killed for it, and start anew."""
+    return PATIENCE * float(config.sample_timeout_s or 0.0) + PATIENCE_AT_START_S
 
 
 class Watchdog:

@@ -210,10 +210,12 @@ def test_env_runner__is_replaced_and_training_goes_on(config: str, kind: str, ra
 
 
 @pytest.mark.slow
-def test_asynchronous_training__waits_for_its_only_env_runner(ray_local: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("config", "kind"), [(APPO_CONFIG, "kill"), (APPO_CONFIG, "hang"), (PPO_CONFIG, "hang")])
+def test_only_env_runner__is_waited_for(config: str, kind: str, ray_local: None, tmp_path: Path) -> None:
     asked = settings(
-        APPO_CONFIG,
-        trouble("kill", tmp_path / "mark", at=40),
+        config,
+        trouble(kind, tmp_path / "mark", at=40),
+        "env_runners.sample_timeout_s=3",
         "fault_tolerance.env_runner_health_probe_timeout_s=0.1",  # sooner than a process starts
         env=TROUBLED,
         steps=8 * BATCH,
