@@ -3,7 +3,8 @@
     python -m benchmarks.curves docs/images/smax_2s3z.png perceiver=runs/p0,runs/p1 transformer=runs/t0
 
 One line a run, one colour a label. Win rates are of training episodes, with sampled actions, and means over as many
-environment steps whatever the algorithm's iterations are; the table on standard output tells where each run reached 90 % so measured.
+environment steps whatever the algorithm's iterations are; the table on standard output tells where each run reached 90 % so
+measured.
 """
 
 from __future__ import annotations

@@ -273,8 +273,8 @@ class _Failures:
         if self._empty_iterations >= MAX_FAILURES and (failed_anew or seconds >= self._patience):
             raise TrainingError(
                 f"no samples from the env runners in {self._empty_iterations} iterations on end, for {seconds:.0f} s: each "
-                "of them fails or hangs; their errors are in the log above. Run with --env-runners 0 to see the first one as "
-                "it is raised"
+                "of them fails or hangs; their errors are in the log above. Run with --env-runners 0 to see the first one "
+                "as it is raised"
             )
 
     def _restarts(self) -> int:
