@@ -56,7 +56,7 @@ def no_hole_nor_double(records: list[dict[str, Any]]) -> bool:
 def test_killed_search__goes_on(tmp_path: Path) -> None:
     out = tmp_path / "search"
     # Trial 1, which is interrupted, does not learn: what is best can be repeated to the digit.
-    kill_when_trial_has(1, 5, out, "--param", "training.lr=choice:1e-9,3e-3", "--grace", str(EVERY))
+    kill_when_trial_has(1, 4, out, "--param", "training.lr=choice:1e-9,3e-3", "--grace", str(3 * EVERY))
     first = progress(out / "trials" / "00000")
     assert first[-1]["env_steps"] == STEPS
     told = go_on(out)
