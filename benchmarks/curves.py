@@ -61,7 +61,7 @@ def main(
         axis.set_xlim(left=0)
         axis.set_ylim(0, 100)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel(f"win rate, % of the last {SMOOTHING:,} steps' battles")
+    axes[0].set_ylabel(f"win rate over {SMOOTHING:,} steps, %")
     axes[1].legend(frameon=False, loc=(0.66, 0.42))
     figure.suptitle(title)
     figure.tight_layout()
