@@ -12,7 +12,7 @@ from perceiver_rl.rllib import EpisodeOutcomes, SquadIMPALALearner, VectorEnvRun
 
 
 def make_config(total_env_steps: int = 2_000_000) -> IMPALAConfig:
-    """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`."""
+    """The run's configuration; the learning rate falls linearly to zero at `total_env_steps`, the entropy bonus before."""
     return (
         IMPALAConfig()
         .environment(register_env("smax/2s3z"))
@@ -33,7 +33,7 @@ def make_config(total_env_steps: int = 2_000_000) -> IMPALAConfig:
             num_epochs=1,
             learner_queue_size=1,
             vf_loss_coeff=1.0,
-            entropy_coeff=0.0002,
+            entropy_coeff=[[0, 0.001], [5 * total_env_steps // 6, 0.0]],
             grad_clip=0.5,
             grad_clip_by="global_norm",
         )
