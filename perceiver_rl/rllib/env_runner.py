@@ -67,6 +67,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         # RLlib calls its own deprecated constructor for every module, and warns of it in every process.
         logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
         leave_memory_unfilled()
+        self._num_failures = 0
         super().__init__(config=config, **kwargs)
         if self.worker_index:  # an actor of its own, not the driver's process, whose threads belong to the learner
             torch.set_num_threads(TORCH_THREADS)
@@ -138,12 +139,13 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._running = [_RunningEpisode() for _ in range(self.num_envs)]
 
     def _stream_seed(self) -> int | None:
-        """A seed of this runner's own, and another one after a restart: a resumed run plays new battles."""
+        """A seed of this runner's own, and another one after a restart or a failure: what follows are new battles."""
         if self.config.seed is None:
             return None
+        runner, failures = self.worker_index or 0, (self._num_failures,) if self._num_failures else ()
         if self.config.in_evaluation:
-            return stream_seed(EVALUATION, self.config.seed, self.worker_index or 0)
-        return stream_seed(TRAINING, self.config.seed, self.worker_index or 0, int(self.num_env_steps_sampled_lifetime))
+            return stream_seed(EVALUATION, self.config.seed, runner, *failures)
+        return stream_seed(TRAINING, self.config.seed, runner, int(self.num_env_steps_sampled_lifetime), *failures)
 
     def _step(self, actions: NDArray[np.int64]) -> Any:
         """What the environments return, or None if they failed and were made anew.
@@ -158,6 +160,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                 raise
             logger.exception("environments of env runner %s: a step failed; they are made anew", self.worker_index)
             self.make_env()
+            self._num_failures += 1
+            self._needs_initial_reset = True
             return None
 
     @torch.inference_mode()

@@ -197,6 +197,25 @@ def test_sample__drops_what_a_failed_environment_had_begun(make_runner: MakeRunn
     assert all(len(episode) == (2 if episode.is_terminated else 3) for episode in episodes if episode.is_done)
 
 
+def test_sample__goes_on_from_the_seed_after_a_failure(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = register_env(f"{__name__}:_FailsOnce")
+
+    def battles(seed: int) -> set[bytes]:
+        monkeypatch.setattr(_FailsOnce, "steps", 0)
+        runner = make_runner(
+            change=lambda config: (
+                config.environment(name).fault_tolerance(restart_failed_sub_environments=True).debugging(seed=seed)
+            )
+        )
+        runner.sample(num_timesteps=NUM_ENVS)
+        return set(_by_beginning(runner.sample(num_timesteps=40)))
+
+    assert battles(0) == battles(0)
+    assert battles(0).isdisjoint(battles(1))
+    nothing_failed = set(_by_beginning(make_runner().sample(num_timesteps=40)))
+    assert battles(0).isdisjoint(nothing_failed), "it would fail again"
+
+
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])
 def test_runner__refuses_environments_that_reset_otherwise(mode: AutoresetMode, make_runner: MakeRunner) -> None:
     expected = rf"got metadata\['autoreset_mode'\] = {mode}, expected AutoresetMode.NEXT_STEP"

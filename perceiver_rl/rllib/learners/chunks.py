@@ -22,7 +22,7 @@ def chunk_minibatches(
 
     Each epoch deals all chunks out to its minibatches, so that they differ by at most one chunk. A module with fewer chunks
     than minibatches gets some of them more than once: the number of minibatches is the same for each of several learners,
-    which wait for each other's gradients.
+    which wait for each other's gradients. A module without any is in none.
 
     Args:
         batch: The steps of each module: chunks one after another, each ended by the artificial step that the loss mask
@@ -34,8 +34,9 @@ def chunk_minibatches(
     chunks = {module_id: _chunks(columns) for module_id, columns in batch.policy_batches.items()}
     for _ in range(num_epochs):
         orders = {
-            module_id: torch.randperm(max(len(of_module), 1), generator=generator).tolist()
+            module_id: torch.randperm(len(of_module), generator=generator).tolist()
             for module_id, of_module in chunks.items()
+            if of_module
         }
         for k in range(num_minibatches):
             modules = {}

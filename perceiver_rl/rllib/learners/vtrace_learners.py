@@ -24,7 +24,8 @@ from perceiver_rl.policy.distribution import ActorCategorical
 from perceiver_rl.rllib.learners.across import mean_over_learners, standardized, work_together
 from perceiver_rl.rllib.learners.choices import Choices, clipped_surrogate
 from perceiver_rl.rllib.learners.chunks import chunk_minibatches
-from perceiver_rl.rllib.learners.squad_learner import SquadLearner, SquadLearnerConfig
+from perceiver_rl.rllib.learners.snapshots import SnapshotLearner
+from perceiver_rl.rllib.learners.squad_learner import SquadLearnerConfig
 from perceiver_rl.rllib.learners.vtrace import VTrace, vtrace
 from perceiver_rl.rllib.module import PerceiverRLModule
 
@@ -53,7 +54,7 @@ class VTraceLearnerConfig(SquadLearnerConfig):
             raise ValueError(f"learners.learner_config_dict, lambda_: got {self.lambda_:g}, expected 0 to 1")
 
 
-class _VTraceLearner(SquadLearner):
+class _VTraceLearner(SnapshotLearner):
     """Value targets by V-trace, and what the two losses have in common.
 
     **Which ratio where.** Each actor's own: it corrects for what *it* would do otherwise by now, as if the others belonged
