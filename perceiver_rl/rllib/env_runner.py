@@ -159,9 +159,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             if not self.config.restart_failed_sub_environments:
                 raise
             logger.exception("environments of env runner %s: a step failed; they are made anew", self.worker_index)
-            self.make_env()
             self._num_failures += 1
-            self._needs_initial_reset = True
+            self.make_env()
             return None
 
     @torch.inference_mode()
