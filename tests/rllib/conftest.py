@@ -61,16 +61,16 @@ def make_config() -> MakeConfig:
 @pytest.fixture(scope="session")
 def expert_couriers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset of couriers who all deliver where they should: 256 episodes, about 640 steps."""
-    return _collected("tests.couriers_expert:Expert", tmp_path_factory)
+    return _collected("tests.couriers_expert:Expert", 256, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
 def muddled_couriers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same of couriers nearly all of whose choices are drawn."""
-    return _collected("tests.couriers_expert:Muddler", tmp_path_factory)
+    """A dataset of couriers who wait more often than anything else: 1,024 episodes, about 2,560 steps."""
+    return _collected("tests.couriers_expert:Muddler", 1024, tmp_path_factory)
 
 
-def _collected(agent: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _collected(agent: str, episodes: int, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("datasets") / "couriers"
-    collect(agent, folder, env="tests.environments:make_couriers", episodes=256, seed=0, greedy=False)
+    collect(agent, folder, env="tests.environments:make_couriers", episodes=episodes, seed=0, greedy=False)
     return folder

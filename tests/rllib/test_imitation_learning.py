@@ -72,9 +72,9 @@ def test_bc__learns_nothing_from_shuffled_choices(expert_couriers: Path) -> None
     assert _learned(Shuffled, expert_couriers) < NOT_LEARNED
 
 
-def test_marwil__learns_what_is_rewarded_where_most_choices_are_not(muddled_couriers: Path) -> None:
-    bc, marwil = (_learned(each, muddled_couriers) for each in (SquadBCLearner, SquadMARWILLearner))
-    assert marwil > bc + 0.1, (marwil, bc)
+def test_marwil__learns_what_is_rewarded_where_bc_learns_what_is_done(muddled_couriers: Path) -> None:
+    assert _learned(SquadBCLearner, muddled_couriers) < NOT_LEARNED
+    assert _learned(SquadMARWILLearner, muddled_couriers) >= LEARNED
 
 
 @pytest.mark.usefixtures("ray_local")
