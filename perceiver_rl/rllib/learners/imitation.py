@@ -17,6 +17,7 @@ from ray.rllib.utils.torch_utils import explained_variance
 from torch import Tensor
 
 from perceiver_rl.policy.distribution import ActorCategorical
+from perceiver_rl.rllib.learners.across import mean_over_learners, work_together
 from perceiver_rl.rllib.learners.choices import mean_over_actors
 from perceiver_rl.rllib.learners.squad_learner import SquadLearner, SquadLearnerConfig
 
@@ -102,8 +103,9 @@ class SquadMARWILLearner(_ImitationLearner):
     """Monotonic advantage re-weighted imitation: make likely what went better than expected.
 
     The weight of a step is `exp(beta * advantage / scale)`, one for the squad: the advantage is the return as it was played
-    less the squad's value, and the scale the root of a moving average of its square. `moving_average_sqd_adv_norm_start` and
-    `…_update_rate` are RLlib's settings of that average; RLlib's defaults (100 and 1e-8) hold the scale at 10 for ever.
+    less the squad's value, and the scale the root of a moving average of its square over the batches of all learners.
+    `moving_average_sqd_adv_norm_start` and `…_update_rate` are RLlib's settings of that average; RLlib's defaults (100 and
+    1e-8) hold the scale at 10 for ever.
 
     Source: Wang et al. 2018 (MARWIL). The cut-off is that of Peng et al. 2019 (advantage-weighted regression).
     """
@@ -119,7 +121,8 @@ class SquadMARWILLearner(_ImitationLearner):
         values = self.module[module_id].unwrapped().compute_values(batch, embeddings=fwd_out[Columns.EMBEDDINGS])
         squared_error = (targets - values).square().mean()
         square = self.moving_avg_sqd_adv_norms_per_module[module_id]
-        square = square + config.moving_average_sqd_adv_norm_update_rate * (squared_error.detach() - square)
+        whole = mean_over_learners(squared_error, together=work_together(config))  # their batches are equally large
+        square = square + config.moving_average_sqd_adv_norm_update_rate * (whole - square)
         self.moving_avg_sqd_adv_norms_per_module[module_id] = square
         scale = square.sqrt() + 1e-8
         weight = (config.beta * (targets - values.detach()) / scale).exp().clamp(max=self.squad.max_weight)
