@@ -4,7 +4,6 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,6 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.learner import Learner
 from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
@@ -27,8 +25,8 @@ from perceiver_rl.rllib.env_runner import VectorEnvRunner
 from perceiver_rl.rllib.learners import SquadAPPOLearner, SquadIMPALALearner, SquadLearner, SquadPPOLearner
 from perceiver_rl.rllib.module import module_spec
 from perceiver_rl.rllib.registration import register_env
-from tests.environments import COURIERS
 from tests.rllib.conftest import MakeConfig
+from tests.rllib.learner_groups import gradients, learner_group, of_each, other_weights
 
 pytestmark = [
     pytest.mark.usefixtures("ray_local"),
@@ -36,7 +34,6 @@ pytestmark = [
 ]
 
 NUM_ENVS, FRAGMENT = 12, 8
-SPACES = {DEFAULT_MODULE_ID: (COURIERS.observation_space, COURIERS.action_space)}
 TIMESTEPS = {NUM_ENV_STEPS_SAMPLED_LIFETIME: 0}
 LEARNERS = [SquadPPOLearner, SquadIMPALALearner, SquadAPPOLearner]
 
@@ -46,8 +43,6 @@ MAX_ITERATIONS, NOISE = 12, 3
 """Alone it takes four to six."""
 LEARNED, NOT_LEARNED = 0.9, 0.4
 """As in `test_learning`."""
-
-Arrays = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -82,15 +77,6 @@ def _config(make_config: MakeConfig, learner: type[SquadLearner], num_learners: 
     return config.learners(learner_class=learner, num_learners=num_learners).debugging(seed=0)
 
 
-@contextmanager
-def _group(config: AlgorithmConfig) -> Iterator[LearnerGroup]:
-    group = LearnerGroup(config=config, module_spec=config.get_multi_rl_module_spec(spaces=SPACES))
-    try:
-        yield group
-    finally:
-        group.shutdown()
-
-
 def _halves(config: AlgorithmConfig) -> tuple[list[SingleAgentEpisode], list[SingleAgentEpisode]]:
     """Chunks of episodes, dealt out in pairs of one length: as many steps on either side, and none has to be cut."""
     runner = VectorEnvRunner(config=config, worker_index=0)
@@ -101,15 +87,6 @@ def _halves(config: AlgorithmConfig) -> tuple[list[SingleAgentEpisode], list[Sin
     pairs = [pair for episodes in by_length.values() for pair in zip(episodes[::2], episodes[1::2], strict=False)]
     first, second = zip(*pairs, strict=True)
     return list(first), list(second)
-
-
-def _gradients(learner: Learner) -> Arrays:
-    parameters = learner.module[DEFAULT_MODULE_ID].unwrapped().named_parameters()
-    return {name: parameter.grad.numpy().copy() for name, parameter in parameters if parameter.grad is not None}
-
-
-def _of_each(group: LearnerGroup, function: Any) -> list[Any]:
-    return [result.get() for result in group.foreach_learner(function).result_or_errors]
 
 
 def _update(
@@ -131,32 +108,26 @@ def _update(
 def pair(request: pytest.FixtureRequest, make_config: MakeConfig, ray_local: None) -> Iterator[Pair]:
     """Two learners in processes of their own."""
     config = _config(make_config, request.param, 2)
-    with _group(config) as group:
+    with learner_group(config) as group:
         yield Pair(request.param, config, group)
 
 
 def test_two_learners__have_the_gradient_of_the_whole_batch(pair: Pair, make_config: MakeConfig) -> None:
     halves = _halves(pair.config)
-    with _group(_config(make_config, pair.learner, 0)) as alone:
-        random = np.random.default_rng(0)
-        weights = {  # the policy is not the one that acted, nor the target network
-            name: value
-            if name.startswith("target_policy")
-            else value + 0.1 * random.standard_normal(value.shape, np.float32)
-            for name, value in alone.get_weights()[DEFAULT_MODULE_ID].items()
-        }
+    with learner_group(_config(make_config, pair.learner, 0)) as alone:
+        weights = other_weights(alone)  # the policy is not the one that acted, nor the target network
         alone.set_weights({DEFAULT_MODULE_ID: weights})
         _update(alone, pair.learner, halves)
-        (whole,) = _of_each(alone, _gradients)
+        (whole,) = of_each(alone, gradients)
     pair.group.set_weights({DEFAULT_MODULE_ID: weights})
     _update(pair.group, pair.learner, halves)
-    of_each = _of_each(pair.group, _gradients)
-    assert len(of_each) == 2
+    parts = of_each(pair.group, gradients)
+    assert len(parts) == 2
     assert max(np.abs(gradient).max() for gradient in whole.values()) > 1e-2
-    for gradients in of_each:
-        assert gradients.keys() == whole.keys()
+    for part in parts:
+        assert part.keys() == whole.keys()
         for name, gradient in whole.items():
-            np.testing.assert_allclose(gradients[name], gradient, atol=1e-5, err_msg=name)
+            np.testing.assert_allclose(part[name], gradient, atol=1e-5, err_msg=name)
 
 
 def test_two_learners__make_as_many_updates_whatever_they_get(pair: Pair) -> None:
@@ -172,8 +143,22 @@ def test_two_learners__make_as_many_updates_whatever_they_get(pair: Pair) -> Non
         except TimeoutError:
             pair.group.shutdown()
             raise
-    counts = _of_each(pair.group, lambda learner: learner.num_updates)
+    counts = of_each(pair.group, lambda learner: learner.num_updates)
     assert counts == [of_ppo if pair.learner is SquadPPOLearner else of_others] * 2
+
+
+def test_two_learners__go_on_from_a_saved_state_each_in_memory_of_its_own(pair: Pair) -> None:
+    halves = _halves(pair.config)
+    _update(pair.group, pair.learner, halves)
+    state = pair.group.get_state()
+    (adam,) = state["learner"]["optimizer"].values()
+    before = [moments["exp_avg"] for moments in adam["state"]["state"].values()]
+    (decay, _), *_ = [group["betas"] for group in adam["state"]["param_groups"]]
+    pair.group.set_state(state)
+    _update(pair.group, pair.learner, halves)
+    for now, part in zip(of_each(pair.group, _moments), of_each(pair.group, gradients), strict=True):
+        for moment, then, gradient in zip(now, before, part.values(), strict=True):
+            np.testing.assert_allclose(moment, decay * then + (1 - decay) * gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_samples_that_not_every_learner_gets_one_of__are_refused(make_config: MakeConfig) -> None:
@@ -200,6 +185,12 @@ def test_two_learners__learn_as_one_does(make_config: MakeConfig) -> None:
         assert scores[-1] >= LEARNED, (num_learners, scores)
         iterations[num_learners] = len(scores)
     assert max(iterations.values()) - min(iterations.values()) <= NOISE, iterations
+
+
+def _moments(learner: Any) -> list[NDArray[np.float32]]:
+    """Adam's averages of gradients, in the order of the parameters."""
+    ((_, optimizer),) = learner.get_optimizers_for_module(DEFAULT_MODULE_ID)
+    return [moments["exp_avg"].numpy().copy() for moments in optimizer.state.values()]
 
 
 def _count_updates(learner: Any) -> None:

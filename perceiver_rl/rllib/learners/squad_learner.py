@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -62,6 +63,14 @@ class SquadLearner(TorchLearner):
             params=parameters,
             lr_or_lr_schedule=config.lr,
         )
+
+    def _set_optimizer_state(self, state: dict[str, Any]) -> None:
+        """As RLlib does, in memory of its own.
+
+        Ray hands the same memory to all learners of a machine, and torch's optimiser keeps what it is given and changes it
+        in place: each learner would move moments that another one has moved already.
+        """
+        super()._set_optimizer_state(copy.deepcopy(state))
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Note when the update began."""
