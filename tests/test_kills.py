@@ -94,7 +94,7 @@ def require_no_trace_of_kills(run: Path, total: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "options", "total"), [(CONFIG, ("--env-runners", "0"), 2_500), (APPO_CONFIG, (), 40_000)], ids=["ppo", "appo"]
+    ("config", "options", "total"), [(CONFIG, ("--env-runners", "0"), 2_500), (APPO_CONFIG, (), 20_000)], ids=["ppo", "appo"]
 )
 def test_killed_run__goes_on_where_it_was(config: str, options: tuple[str, ...], total: int, tmp_path: Path) -> None:
     run = tmp_path / "run"
