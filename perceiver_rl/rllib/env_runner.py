@@ -23,7 +23,7 @@ from ray.rllib.env.env_runner import NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.env.utils.infinite_lookback_buffer import InfiniteLookbackBuffer
-from ray.rllib.utils.metrics import ENV_STEP_TIMER
+from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER
 
 from perceiver_rl.autoreset import require_next_step_autoreset
 from perceiver_rl.rllib.determinism import leave_memory_unfilled
@@ -57,6 +57,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
     """Environments that will reset themselves in the coming step, `[num_envs]`."""
     _running: list[_RunningEpisode]
     """The episode of each environment that has not ended yet."""
+    _num_made_anew = 0
+    """How often the environments failed and were made anew since `sample()` began."""
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         if config._env_to_module_connector is not None or config._module_to_env_connector is not None:
@@ -67,7 +69,6 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         # RLlib calls its own deprecated constructor for every module, and warns of it in every process.
         logging.getLogger("ray._common.deprecation").setLevel(logging.ERROR)
         leave_memory_unfilled()
-        self._num_failures = 0
         super().__init__(config=config, **kwargs)
         if self.worker_index:  # an actor of its own, not the driver's process, whose threads belong to the learner
             torch.set_num_threads(TORCH_THREADS)
@@ -88,6 +89,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         force_reset: bool = False,
     ) -> list[SingleAgentEpisode]:
         """Sample until there are that many real steps, or that many ended episodes, and give back episode chunks."""
+        self._num_made_anew = 0
         if force_reset or num_episodes is not None or self._needs_initial_reset:
             self._reset()
         rollout = Rollout(self._observation, self._resetting)
@@ -129,23 +131,46 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         return [episode for episode in episodes if episode.is_done] if num_episodes is not None else episodes
 
     def _reset(self) -> None:
-        """Reset the environments and begin an episode in each."""
+        """Reset the environments and begin an episode in each.
+
+        Not by RLlib's `_try_env_reset`, which resets environments that it made anew with the seed, or without one, that the
+        failed ones had.
+        """
         seed = self._stream_seed() if self._needs_initial_reset else None
         if seed is not None:
             torch.manual_seed(seed)
-        observation, _ = self._try_env_reset(seed=seed, options=None)
-        self._observation = observation
+        try:
+            with self.metrics.log_time(ENV_RESET_TIMER):
+                self._observation, _ = self.env.reset(seed=seed)
+        except Exception:
+            if not self.config.restart_failed_sub_environments:
+                raise
+            self._make_anew("a reset")
+            self._reset()
+            return
         self._resetting = np.zeros(self.num_envs, bool)
         self._running = [_RunningEpisode() for _ in range(self.num_envs)]
 
     def _stream_seed(self) -> int | None:
-        """A seed of this runner's own, and another one after a restart or a failure: what follows are new battles."""
+        """A seed of this runner's own, and another one after a restart: a resumed run plays new battles.
+
+        So do environments that were made anew, where the same battles might fail again; the next evaluation plays its usual
+        ones.
+        """
         if self.config.seed is None:
             return None
-        runner, failures = self.worker_index or 0, (self._num_failures,) if self._num_failures else ()
-        if self.config.in_evaluation:
-            return stream_seed(EVALUATION, self.config.seed, runner, *failures)
-        return stream_seed(TRAINING, self.config.seed, runner, int(self.num_env_steps_sampled_lifetime), *failures)
+        words = [self.config.seed, self.worker_index or 0]
+        if not self.config.in_evaluation:
+            words.append(int(self.num_env_steps_sampled_lifetime))
+        if self._num_made_anew:
+            words.append(self._num_made_anew)
+        return stream_seed(EVALUATION if self.config.in_evaluation else TRAINING, *words)
+
+    def _make_anew(self, what: str) -> None:
+        """Replace the environments, for what was just raised of them."""
+        logger.exception("environments of env runner %s: %s failed; they are made anew", self.worker_index, what)
+        self._num_made_anew += 1
+        self.make_env()  # which says that they need their first reset
 
     def _step(self, actions: NDArray[np.int64]) -> Any:
         """What the environments return, or None if they failed and were made anew.
@@ -158,9 +183,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
             if not self.config.restart_failed_sub_environments:
                 raise
-            logger.exception("environments of env runner %s: a step failed; they are made anew", self.worker_index)
-            self._num_failures += 1
-            self.make_env()
+            self._make_anew("a step")
             return None
 
     @torch.inference_mode()

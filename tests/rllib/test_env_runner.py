@@ -174,46 +174,86 @@ def test_sample__follows_the_seed(make_runner: MakeRunner) -> None:
 # -- faults and refusals -------------------------------------------------------------------------------------
 
 
-class _FailsOnce(CourierVectorEnv):
-    """Its fourth step fails, once for all copies."""
+class _Fails(CourierVectorEnv):
+    """Some of its resets and steps fail, by their number over all copies."""
 
-    steps = 0
+    resets: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    num_steps = 0
+    begun: list[bytes]
+    """What each reset showed, or would have shown had it not failed."""
+
+    def reset(self, **options: Any) -> Any:
+        shown = super().reset(**options)
+        self.begun.append(shown[0]["entities/post"].tobytes())
+        if len(self.begun) in self.resets:
+            raise OSError("the simulator did not start")
+        return shown
 
     def step(self, actions: Any) -> Any:
-        type(self).steps += 1
-        if self.steps == 4:
+        type(self).num_steps += 1
+        if self.num_steps in self.steps:
             raise OSError("the simulator crashed")
         return super().step(actions)
 
 
+def _failing_runner(
+    make_runner: MakeRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    resets: tuple[int, ...] = (),
+    steps: tuple[int, ...] = (),
+    in_evaluation: bool = False,
+) -> SingleAgentEnvRunner:
+    """A runner that makes environments anew when these resets and steps fail."""
+    for name, value in {"resets": resets, "steps": steps, "num_steps": 0, "begun": []}.items():
+        monkeypatch.setattr(_Fails, name, value, raising=False)
+
+    def change(config: PPOConfig) -> None:
+        config.environment(register_env(f"{__name__}:_Fails"))
+        config.fault_tolerance(restart_failed_sub_environments=True)
+        config.in_evaluation = in_evaluation
+
+    return make_runner(change=change)
+
+
 def test_sample__drops_what_a_failed_environment_had_begun(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_FailsOnce, "steps", 0)
-    name = register_env(f"{__name__}:_FailsOnce")
-    runner = make_runner(
-        change=lambda config: config.environment(name).fault_tolerance(restart_failed_sub_environments=True)
-    )
+    runner = _failing_runner(make_runner, monkeypatch, steps=(4,))
     episodes = runner.sample(num_timesteps=40)
     assert sum(len(episode) for episode in episodes) >= 40
     assert all(len(episode) == (2 if episode.is_terminated else 3) for episode in episodes if episode.is_done)
 
 
-def test_sample__goes_on_from_the_seed_after_a_failure(make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = register_env(f"{__name__}:_FailsOnce")
+@pytest.mark.parametrize(
+    ("failing", "expected"),
+    [
+        ({"steps": (4, 6)}, 1 + 2 + 1),  # both in the first sample
+        ({"steps": (4, 60)}, 1 + 2 + 1),  # one in each
+        ({"resets": (1, 2)}, 1 + 2 + 1),
+        ({"resets": (2,)}, 1 + 1 + 1),  # of a reset that goes on with the random stream of the one before
+    ],
+)
+def test_environments_made_anew__play_battles_of_the_seed_that_were_not_played_yet(
+    failing: dict[str, tuple[int, ...]], expected: int, make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+    for _ in range(2):
+        runner = _failing_runner(make_runner, monkeypatch, **failing)
+        for force_reset in (False, True):
+            runner.sample(num_timesteps=30 * NUM_ENVS, force_reset=force_reset)
+        runs.append(_Fails.begun)
+    assert len(set(runs[0])) == len(runs[0]) == expected
+    assert runs[0] == runs[1]
 
-    def battles(seed: int) -> set[bytes]:
-        monkeypatch.setattr(_FailsOnce, "steps", 0)
-        runner = make_runner(
-            change=lambda config: (
-                config.environment(name).fault_tolerance(restart_failed_sub_environments=True).debugging(seed=seed)
-            )
-        )
-        runner.sample(num_timesteps=NUM_ENVS)
-        return set(_by_beginning(runner.sample(num_timesteps=40)))
 
-    assert battles(0) == battles(0)
-    assert battles(0).isdisjoint(battles(1))
-    nothing_failed = set(_by_beginning(make_runner().sample(num_timesteps=40)))
-    assert battles(0).isdisjoint(nothing_failed), "it would fail again"
+def test_evaluation__plays_its_usual_battles_after_one_that_failed(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = _failing_runner(make_runner, monkeypatch, steps=(4,), in_evaluation=True)
+    for _ in range(2):
+        runner.sample(num_episodes=20)
+    first, anew, second = _Fails.begun
+    assert first == second != anew
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.DISABLED])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
+from perceiver_rl.rllib.learners.fair_lock import FairLock
 from perceiver_rl.rllib.learners.squad_learner import SquadLearner
 
 
@@ -17,7 +17,7 @@ class SnapshotLearner(SquadLearner):
 
     def build(self) -> None:
         """As RLlib does."""
-        self._between_updates = threading.RLock()  # first: the learner's thread begins in `build`
+        self._between_updates = FairLock()  # first: the learner's thread begins in `build`
         super().build()
 
     def _update(self, batch: dict[str, Any], **kwargs: Any) -> Any:
