@@ -58,7 +58,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
     _running: list[_RunningEpisode]
     """The episode of each environment that has not ended yet."""
     _num_made_anew = 0
-    """How often the environments failed and were made anew since `sample()` began."""
+    """How often the environments failed and were made anew; in evaluation, since `sample()` began."""
 
     def __init__(self, *, config: AlgorithmConfig, **kwargs: Any) -> None:
         if config._env_to_module_connector is not None or config._module_to_env_connector is not None:
@@ -89,7 +89,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         force_reset: bool = False,
     ) -> list[SingleAgentEpisode]:
         """Sample until there are that many real steps, or that many ended episodes, and give back episode chunks."""
-        self._num_made_anew = 0
+        if self.config.in_evaluation:  # the next one plays its usual battles
+            self._num_made_anew = 0
         if force_reset or num_episodes is not None or self._needs_initial_reset:
             self._reset()
         rollout = Rollout(self._observation, self._resetting)
@@ -154,8 +155,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
     def _stream_seed(self) -> int | None:
         """A seed of this runner's own, and another one after a restart: a resumed run plays new battles.
 
-        So do environments that were made anew, where the same battles might fail again; the next evaluation plays its usual
-        ones.
+        So do environments that were made anew, where the same battles might fail again.
         """
         if self.config.seed is None:
             return None
