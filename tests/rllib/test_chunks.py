@@ -62,13 +62,6 @@ def test_chunk_minibatches__are_as_many_for_a_module_with_few_chunks() -> None:
     assert Counter(len(_chunks(minibatch)[0]) for minibatch in _minibatches(_batch(a=[4]), num_minibatches=5)) == {4: 5}
 
 
-def test_chunk_minibatches__leave_out_a_module_without_chunks() -> None:
-    batch = _batch(a=LENGTHS)
-    none = torch.zeros(0, dtype=torch.bool)
-    batch.policy_batches["b"] = SampleBatch({Columns.LOSS_MASK: none, Columns.OBS: {"row": none.long()}})
-    assert [set(minibatch.policy_batches) for minibatch in _minibatches(batch)] == [{"a"}] * 3
-
-
 def test_chunk_minibatches__follow_the_generator() -> None:
     def order(seed: int) -> list[list[list[int]]]:
         return [_chunks(minibatch) for minibatch in _minibatches(_batch(a=LENGTHS), seed=seed)]
@@ -81,4 +74,12 @@ def test_chunk_minibatches__refuse_what_they_cannot_permute() -> None:
     batch = _batch(a=LENGTHS)
     batch["a"]["names"] = ["left behind"] * sum(LENGTHS)
     with pytest.raises(ValueError, match=r"column 'names': got str, expected tensors only"):
+        _minibatches(batch)
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_chunk_minibatches__refuse_a_module_without_chunks(rows: int) -> None:
+    batch = _batch(a=LENGTHS)
+    batch.policy_batches["b"] = SampleBatch({Columns.LOSS_MASK: torch.ones(rows, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=rf"batch of module 'b': got no chunk in {rows} rows, expected at least one"):
         _minibatches(batch)

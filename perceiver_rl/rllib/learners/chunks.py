@@ -22,7 +22,7 @@ def chunk_minibatches(
 
     Each epoch deals all chunks out to its minibatches, so that they differ by at most one chunk. A module with fewer chunks
     than minibatches gets some of them more than once: the number of minibatches is the same for each of several learners,
-    which wait for each other's gradients. A module without any is in none.
+    which wait for each other's gradients.
 
     Args:
         batch: The steps of each module: chunks one after another, each ended by the artificial step that the loss mask
@@ -30,13 +30,23 @@ def chunk_minibatches(
         num_epochs: Passes over all chunks.
         num_minibatches: Minibatches of one pass.
         generator: Where the order of the chunks comes from.
+
+    Raises:
+        ValueError: If a module has no chunk: the batch that RLlib makes leaves out modules without steps, and the artificial
+            step ends each chunk.
     """
     chunks = {module_id: _chunks(columns) for module_id, columns in batch.policy_batches.items()}
+    for module_id, of_module in chunks.items():
+        if not of_module:
+            raise ValueError(
+                f"batch of module {module_id!r}: got no chunk in {len(batch[module_id][Columns.LOSS_MASK])} rows, expected "
+                "at least one, ended by a step that the loss mask leaves out; keep RLlib's AddOneTsToEpisodesAndTruncate "
+                "among the learner's connectors, and leave out modules without steps"
+            )
     for _ in range(num_epochs):
         orders = {
             module_id: torch.randperm(len(of_module), generator=generator).tolist()
             for module_id, of_module in chunks.items()
-            if of_module
         }
         for k in range(num_minibatches):
             modules = {}
