@@ -235,3 +235,13 @@ def test_keep_loss_steps__refuses_a_column_that_would_stay_behind() -> None:
     batch = {"default_policy": {Columns.LOSS_MASK: torch.tensor([True, False]), "notes": np.array([1, 2])}}
     with pytest.raises(ValueError, match=r"column 'notes': got ndarray, expected tensors only"):
         KeepLossSteps(seed=0)(batch=batch)
+
+
+def test_state__has_the_kl_coefficient(make_learner: MakeLearner) -> None:
+    learner, other = (make_learner(use_kl_loss=True, kl_coeff=0.2, kl_target=0.01) for _ in range(2))
+    learner._update_module_kl_coeff(module_id=DEFAULT_MODULE_ID, config=learner.config, kl_loss=1.0)
+    changed = float(learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID])
+    assert changed == pytest.approx(0.3)
+    other.set_state(learner.get_state())
+    other._update_module_kl_coeff(module_id=DEFAULT_MODULE_ID, config=other.config, kl_loss=1.0)
+    assert float(other.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) == pytest.approx(0.45)

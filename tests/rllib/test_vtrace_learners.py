@@ -301,3 +301,10 @@ def test_settings__lambda_reaches_the_targets(learner_class: type[Learner], make
         _loss(learner, _batch(learner))
         losses[lambda_] = _logged(learner, VF_LOSS_KEY)
     assert losses[0.0] != pytest.approx(losses[1.0], rel=1e-3)
+
+
+def test_state__has_the_kl_coefficient(make_learner: MakeLearner) -> None:
+    learner, other = (make_learner(SquadAPPOLearner, use_kl_loss=True, kl_coeff=0.2) for _ in range(2))
+    learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].data *= 1.5
+    other.set_state(learner.get_state())
+    assert float(other.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) == pytest.approx(0.3)

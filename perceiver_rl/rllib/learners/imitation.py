@@ -111,6 +111,7 @@ class SquadMARWILLearner(_ImitationLearner):
     """
 
     config_class = MARWILLearnerConfig
+    remembered = ("moving_avg_sqd_adv_norms_per_module",)
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
@@ -138,17 +139,3 @@ class SquadMARWILLearner(_ImitationLearner):
         }
         self._log(module_id, batch, current, **numbers)
         return policy_loss + config.vf_coeff * value_loss
-
-    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As of RLlib's learner, which forgets the moving average."""
-        squares = {module: float(each) for module, each in self.moving_avg_sqd_adv_norms_per_module.items()}
-        return {**super().get_state(*args, **kwargs), _SQUARES: squares}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `get_state`."""
-        super().set_state(state)
-        for module, square in state.get(_SQUARES, {}).items():
-            self.moving_avg_sqd_adv_norms_per_module[module] = self._get_tensor_variable(square)
-
-
-_SQUARES = "moving_avg_sqd_adv_norms"

@@ -42,6 +42,8 @@ class SquadPPOLearner(SquadLearner, PPOTorchLearner):
     Source: Schulman et al. 2017 (PPO), de Witt et al. 2020 (IPPO), Yu et al. 2022 (MAPPO).
     """
 
+    remembered = ("curr_kl_coeffs_per_module",)
+
     @classmethod
     def settings(cls, config: AlgorithmConfig) -> SquadLearnerConfig:
         """As of `SquadLearner`; the config needs a critic."""

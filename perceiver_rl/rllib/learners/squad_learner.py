@@ -18,6 +18,7 @@ from perceiver_rl.rllib.determinism import leave_memory_unfilled
 UPDATE_KEY = "update_s"
 BATCH_KEY = "batch_s"
 GRADIENT_KEY = "gradient_s"
+REMEMBERED = "remembered"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class SquadLearner(TorchLearner):
     """Settings, optimiser and clocks; a learner of an algorithm stands after it among the base classes."""
 
     config_class: ClassVar[type[SquadLearnerConfig]] = SquadLearnerConfig
+    remembered: ClassVar[tuple[str, ...]] = ()
+    """Attributes that hold a number for each module, which RLlib leaves out of a learner's state."""
 
     @classmethod
     def settings(cls, config: AlgorithmConfig) -> Any:
@@ -71,6 +74,18 @@ class SquadLearner(TorchLearner):
         in place: each learner would move moments that another one has moved already.
         """
         super()._set_optimizer_state(copy.deepcopy(state))
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As RLlib does, and what is `remembered`."""
+        numbers = {name: {module: float(each) for module, each in getattr(self, name).items()} for name in self.remembered}
+        return {**super().get_state(*args, **kwargs), REMEMBERED: numbers}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `get_state`."""
+        super().set_state(state)
+        for name, numbers in state.get(REMEMBERED, {}).items():
+            for module, number in numbers.items():
+                getattr(self, name)[module] = self._get_tensor_variable(number)
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Note when the update began."""
