@@ -1,8 +1,8 @@
 """IMPALA on SMAX 2s3z, centralized control: 94.7 to 98.2 % greedy wins, seeds 0 to 2 (docs/results.md).
 
 Two stalkers and three zealots against the same; sampling and learning go on at the same time. Nothing but its learning rate
-bounds IMPALA's steps, so they are many and small, and few batches are under way (docs/decisions.md). It takes several times the
-steps of APPO: `smax_2s3z_appo.py` is the better way to train asynchronously.
+bounds IMPALA's steps, so they are many and small, and few batches are under way (docs/decisions.md). It takes several times
+the steps of APPO: `smax_2s3z_appo.py` is the better way to train asynchronously.
 """
 
 from ray.rllib.algorithms.impala import IMPALAConfig
