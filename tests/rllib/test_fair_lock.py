@@ -18,13 +18,13 @@ def _in_thread(work: Callable[[], object]) -> threading.Thread:
 def test_lock__is_not_kept_from_others_by_a_thread_that_takes_it_again_at_once() -> None:
     lock, stop, pieces = FairLock(), threading.Event(), [0]
 
-    def work_for_ever() -> None:
-        while not stop.is_set():
+    def work() -> None:
+        while not stop.is_set() and pieces[0] < 400:
             with lock:
                 pieces[0] += 1
                 time.sleep(0.005)
 
-    thread = _in_thread(work_for_ever)
+    thread = _in_thread(work)
     waited = []
     for _ in range(20):
         time.sleep(0.003)
