@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-import numpy as np
-import tree
 from ray.rllib.core.learner.learner import Learner
-from torch import Tensor
 
 from perceiver_rl.rllib.learners.fair_lock import FairLock
 from perceiver_rl.rllib.learners.squad_learner import SquadLearner
@@ -34,9 +32,12 @@ class SnapshotLearner(SquadLearner):
             Learner.update(self, **kwargs)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As RLlib does, and nothing in it changes with the updates that follow."""
+        """As RLlib does, and nothing in it changes with the updates that follow.
+
+        RLlib copies most tensors, but hands out views of those of bool and int32, and the series of metrics themselves.
+        """
         with self._between_updates:
-            state: dict[str, Any] = tree.map_structure(_copied, super().get_state(*args, **kwargs))
+            state: dict[str, Any] = copy.deepcopy(super().get_state(*args, **kwargs))
         return state
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -48,8 +49,3 @@ class SnapshotLearner(SquadLearner):
         """As RLlib does, but of one moment: by itself it reads the optimizer first, and the weights later."""
         saved: str = super().save_to_path(path, state=self.get_state() if state is None else state, **kwargs)
         return saved
-
-
-def _copied(leaf: Any) -> Any:
-    """RLlib copies tensors of float and int64, but hands out views of others, and the series of metrics themselves."""
-    return leaf.detach().clone() if isinstance(leaf, Tensor) else np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
