@@ -105,8 +105,7 @@ class RunFolder:
             seed=record["seed"],
             total_env_steps=record["total_env_steps"],
             overrides=tuple(record["overrides"]),
-            checkpoint_every=record["checkpoint_every"],
-            keep_checkpoints=record["keep_checkpoints"],
+            **{name: record[name] for name in ("checkpoint_every", "keep_checkpoints") if name in record},  # not in old runs
         )
 
     def change_checkpoints(self, settings: RunSettings) -> None:

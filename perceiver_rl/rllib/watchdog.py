@@ -27,8 +27,11 @@ LAST_PATIENCE_S = 5.0
 
 
 def patience_without_samples(config: AlgorithmConfig) -> float:
-    """Seconds that a run may go on without a sample: its only env runner may hang, be killed for it, and start anew."""
-    return PATIENCE * float(config.sample_timeout_s or 0.0) + PATIENCE_AT_START_S
+    """Seconds that a run may go on without a sample: its only env runner may hang, be killed for it, and start anew.
+
+    It may hang in its first rollout, too.
+    """
+    return max(PATIENCE * float(config.sample_timeout_s or 0.0), PATIENCE_AT_START_S) + PATIENCE_AT_START_S
 
 
 class Watchdog:

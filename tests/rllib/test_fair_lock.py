@@ -37,7 +37,7 @@ def test_lock__is_not_kept_from_others_by_a_thread_that_takes_it_again_at_once()
     stop.set()
     thread.join(10)
     assert not thread.is_alive()
-    assert max(waited) <= 1, waited
+    assert max(waited) <= 3, waited  # more than one where this thread loses its core before it asks
 
 
 def test_lock__goes_to_threads_in_the_order_in_which_they_asked() -> None:

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
@@ -25,7 +27,7 @@ from perceiver_rl.rllib.checkpoint import checkpoints_in, require_whole
 from perceiver_rl.rllib.recorder import PreparedRun, Progress, Recorder, TrainingError
 from perceiver_rl.rllib.recovery import find_resume_point
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
-from perceiver_rl.rllib.training import RESTART_DELAY_S, TrainingResult, _building, _loop, build_config
+from perceiver_rl.rllib.training import RESTART_DELAY_S, TrainingResult, _building, _Failures, _loop, build_config
 from tests.environments import COURIERS
 
 PPO_CONFIG, APPO_CONFIG = "tests/courier_config.py", "tests.rllib.test_faults:make_appo_config"
@@ -229,6 +231,24 @@ def test_env_runner__that_always_fails_ends_the_run(ray_local: None, tmp_path: P
     asked = settings(PPO_CONFIG, trouble("raise", tmp_path / "mark", at=2, always=True), env=TROUBLED, steps=8 * BATCH)
     with pytest.raises(TrainingError, match=r"no samples from the env runners in \d+ iterations on end"):
         train_in_this_ray(prepared(tmp_path / "run", asked))
+
+
+class _Silent(Algorithm):
+    """Has one env runner, which neither fails nor delivers anything."""
+
+    def __init__(self, config: AlgorithmConfig) -> None:
+        self.config = config
+        self.env_runner_group = SimpleNamespace(num_remote_worker_restarts=lambda: 0, num_remote_env_runners=lambda: 1)
+
+
+@pytest.mark.parametrize(("timeout", "patience"), [(60, 600 + 600), (400, 800 + 600)])
+def test_silent_env_runner__is_waited_for_as_long_as_its_hanging_and_its_new_start_take(timeout: int, patience: int) -> None:
+    asked = settings(PPO_CONFIG, f"env_runners.sample_timeout_s={timeout}", steps=BATCH)
+    failures = _Failures(_Silent(build_config(asked)))
+    for _ in range(5):
+        failures.require_hope(patience - 1.0)
+    with pytest.raises(TrainingError, match=rf"no samples from the env runners in 6 iterations on end, for {patience} s"):
+        failures.require_hope(float(patience))
 
 
 @pytest.mark.slow

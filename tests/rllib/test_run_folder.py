@@ -67,6 +67,15 @@ def test_resumed_run__keeps_as_many_checkpoints_unless_told_otherwise(tmp_path: 
     assert json.loads((tmp_path / "run.json").read_text()) == begun | {"keep_checkpoints": 3}
 
 
+def test_settings__of_a_run_from_before_checkpoints_had_any_are_the_usual_ones(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create(SETTINGS)
+    record = json.loads((tmp_path / "run.json").read_text())
+    del record["checkpoint_every"], record["keep_checkpoints"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert folder.settings() == SETTINGS
+
+
 def test_save_checkpoint__replaces_a_damaged_one(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.create(SETTINGS)
