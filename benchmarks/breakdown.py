@@ -26,7 +26,7 @@ def main(run: Annotated[Path, typer.Argument(help="Run folder.")]) -> None:
     try:
         records = read_progress(run)
         if SAMPLING not in records[-1]:
-            raise ValueError(f"run {run}: got no {SAMPLING} in its log, expected the run of a squad's environment")
+            raise ValueError(f"run {run}: got no {SAMPLING} in its log, expected a run that samples a squad's environment")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     parts: dict[str, list[float]] = {}
