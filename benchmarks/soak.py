@@ -155,13 +155,15 @@ def _plot(file: Path, rows: list[dict[str, float]]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(7, 3.6))
+    figure, axis = pyplot.subplots(figsize=(8, 3.6))
+    colours = [matplotlib.colormaps["tab20"](index) for index in (*range(0, 20, 2), *range(1, 20, 2))]
+    axis.set_prop_cycle(color=colours)
     for role in rows[-1]:
         if role not in ("minute", "env_steps"):
             axis.plot([row["minute"] for row in rows], [row.get(role, math.nan) for row in rows], label=role)
     axis.axvspan(rows[2 * len(rows) // 3]["minute"], rows[-1]["minute"], color="#000000", alpha=0.05)
     axis.set(xlabel="minutes of training", ylabel="resident memory, MB", ylim=(0, None))
-    axis.legend(frameon=False, fontsize=8, loc=(0.02, 0.15))
+    axis.legend(frameon=False, fontsize=8, loc=(1.01, 0.0))
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     file.parent.mkdir(parents=True, exist_ok=True)
