@@ -45,7 +45,7 @@ def main(
         label, _, runs = group.partition("=")
         for index, run in enumerate(runs.split(",")):
             records = _smooth(read_progress(Path(run)))
-            for axis, key, scale in zip(axes, ("env_steps", "seconds"), (1e3, 1.0), strict=True):
+            for axis, key, scale in zip(axes, (STEPS, "seconds"), (1e3, 1.0), strict=True):
                 axis.plot(
                     [record[key] / scale for record in records],
                     [100 * record[WIN_RATE] for record in records],
@@ -84,8 +84,8 @@ def _smooth(records: list[dict[str, float]]) -> list[dict[str, float]]:
 def _row(name: str, records: list[dict[str, float]]) -> str:
     reached = next((record for record in records if record[WIN_RATE] >= GOAL), None)
     last = records[-1]
-    to_goal = f"{reached['env_steps']:,.0f} | {reached['seconds']:.0f}" if reached else "not reached | not reached"
-    return f"| {name} | {to_goal} | {last['env_steps'] / last['seconds']:,.0f} | {100 * last[WIN_RATE]:.1f} % |"
+    to_goal = f"{reached[STEPS]:,.0f} | {reached['seconds']:.0f}" if reached else "not reached | not reached"
+    return f"| {name} | {to_goal} | {last[STEPS] / last['seconds']:,.0f} | {100 * last[WIN_RATE]:.1f} % |"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """A whole PPO run on couriers: saved and restored, it goes on as if nothing had happened."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,27 +7,18 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 
 from perceiver_rl.rllib.learners import SquadPPOLearner
 from tests.rllib.conftest import MakeConfig
+from tests.rllib.running import running
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
 TOTAL_STEPS = 1000
 STEPS = 16 * 8
 """Of one iteration."""
-
-
-@contextmanager
-def _running(config: PPOConfig) -> Iterator[Algorithm]:
-    algorithm = config.build_algo()
-    try:
-        yield algorithm
-    finally:
-        algorithm.stop()
 
 
 def _learner(algorithm: Algorithm) -> SquadPPOLearner:
@@ -57,7 +46,7 @@ def _counter(result: dict[str, Any]) -> float:
 
 def test_algorithm__goes_on_from_a_checkpoint_as_if_nothing_had_happened(make_config: MakeConfig, tmp_path: Path) -> None:
     config = make_config(num_envs=8, lr=[[0, 1e-2], [TOTAL_STEPS, 0.0]])
-    with _running(config) as algorithm:
+    with running(config) as algorithm:
         for _ in range(3):
             result = algorithm.train()
         algorithm.save_to_path(tmp_path / "checkpoint")
@@ -66,7 +55,7 @@ def test_algorithm__goes_on_from_a_checkpoint_as_if_nothing_had_happened(make_co
     assert steps == pytest.approx(3 * STEPS, abs=8)
     assert learning_rate == pytest.approx(1e-2 * (1 - steps / TOTAL_STEPS))
 
-    with _running(config.copy(copy_frozen=False).debugging(seed=1)) as resumed:
+    with running(config.copy(copy_frozen=False).debugging(seed=1)) as resumed:
         assert not all(torch.equal(value, parameters[name]) for name, value in _parameters(resumed).items())
         resumed.restore_from_path(str(tmp_path / "checkpoint"))
         assert resumed.iteration == iteration
@@ -88,7 +77,7 @@ def test_algorithm__goes_on_from_a_checkpoint_as_if_nothing_had_happened(make_co
 
 
 def test_algorithm__reports_what_a_training_needs_to_know(make_config: MakeConfig) -> None:
-    with _running(make_config(num_envs=8, use_kl_loss=True)) as algorithm:
+    with running(make_config(num_envs=8, use_kl_loss=True)) as algorithm:
         result = algorithm.train()
     runners, learner = result["env_runners"], result["learners"][DEFAULT_MODULE_ID]
     for key in ("episode_return_mean", "episode_len_mean", "num_env_steps_sampled_lifetime"):

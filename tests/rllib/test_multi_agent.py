@@ -1,15 +1,13 @@
 """One RLlib agent for each agent of a parallel environment: births, deaths, policies shared or not, by RLlib's runner."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ray import tune
-from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
@@ -25,6 +23,7 @@ from perceiver_rl.rllib.multi_agent_env import ParallelMultiAgentEnv
 from perceiver_rl.rllib.run_folder import RunFolder
 from tests.deliveries_config import kind_of, make_config
 from tests.parallel_environments import COURIER, PORTER, SCHEMAS, TIME_LIMIT, Deliveries, make_deliveries
+from tests.rllib.running import running
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -33,15 +32,6 @@ CONTROL_ITERATIONS = 8
 LEARNED = 0.8
 NOT_LEARNED = 0.45
 """Chance is 0.31: one of three or four options is right, half the time each."""
-
-
-@contextmanager
-def _running(config: PPOConfig) -> Iterator[Algorithm]:
-    algorithm = config.build_algo()
-    try:
-        yield algorithm
-    finally:
-        algorithm.stop()
 
 
 def _shared_policy() -> PPOConfig:
@@ -77,7 +67,7 @@ class _ShuffledAdvantages(SquadPPOLearner):
 def _learn(config: PPOConfig, modules: tuple[str, ...], iterations: int = ITERATIONS) -> list[float]:
     """The worst policy's fraction of right deliveries after each iteration, until all have learned or time is up."""
     scores: list[float] = []
-    with _running(config) as algorithm:
+    with running(config) as algorithm:
         while len(scores) < iterations and max(scores, default=0.0) < LEARNED:
             outcome = algorithm.train()["env_runners"]["outcome"]
             scores.append(min(float(outcome[module]["delivered"]) for module in modules))
@@ -121,7 +111,7 @@ def test_train_batch__holds_the_steps_that_were_lived_and_nothing_else(monkeypat
             rewards[kind_of(agent, None)] += result[1][agent]
         return result
 
-    with _running(make_config().learners(learner_class=_KeepsBatches)) as algorithm:
+    with running(make_config().learners(learner_class=_KeepsBatches)) as algorithm:
         monkeypatch.setattr(Deliveries, "step", counting)  # from here on: RLlib tries each environment when it is made
         for _ in range(3):
             algorithm.train()
@@ -144,7 +134,7 @@ def test_train_batch__holds_the_steps_that_were_lived_and_nothing_else(monkeypat
 
 
 def test_time_limit__is_truncation_for_the_living_and_death_is_termination() -> None:
-    with _running(_shared_policy()) as algorithm:
+    with running(_shared_policy()) as algorithm:
         episodes = algorithm.env_runner.sample(num_episodes=32, random_actions=False)
     ends = Counter()
     for episode in episodes:
@@ -158,7 +148,7 @@ def test_time_limit__is_truncation_for_the_living_and_death_is_termination() -> 
 
 
 def test_numbers_of_agents__differ_inside_a_batch() -> None:
-    with _running(_shared_policy()) as algorithm:
+    with running(_shared_policy()) as algorithm:
         episodes = algorithm.env_runner.sample(num_timesteps=256)
     assert len({len(episode.agent_episodes) for episode in episodes}) > 1
     assert len({len(each) for episode in episodes for each in episode.agent_episodes.values()}) > 2
@@ -250,7 +240,7 @@ def test_a_users_own_multi_agent_env__trains() -> None:
         .env_runners(rollout_fragment_length=2)
         .training(train_batch_size_per_learner=64, minibatch_size=64, num_epochs=1)
     )
-    with _running(config) as algorithm:
+    with running(config) as algorithm:
         algorithm.train()
         for name in ("cat", "dog"):
             assert algorithm.get_module(name).policy.schema.actors == (name,)
@@ -260,9 +250,9 @@ def test_a_users_own_multi_agent_env__trains() -> None:
 
 
 def test_metrics__are_told_for_each_policy() -> None:
-    with _running(make_config()) as algorithm:
+    with running(make_config()) as algorithm:
         several = flatten(algorithm.train())
-    with _running(_shared_policy()) as algorithm:
+    with running(_shared_policy()) as algorithm:
         one = flatten(algorithm.train())
     for kind in ("courier", "porter"):
         assert 0 < several[f"policy/entropy_per_actor/{kind}"] < 1.4  # nats of four options
@@ -291,7 +281,7 @@ def test_outcome__counts_each_agents_last_info_once(monkeypatch: pytest.MonkeyPa
     # Chunks of three steps: who dies in one chunk is not in the next.
     config = _shared_policy().env_runners(rollout_fragment_length=3, num_envs_per_env_runner=2)
     config.training(train_batch_size_per_learner=6, minibatch_size=6, num_epochs=1)
-    with _running(config) as algorithm:
+    with running(config) as algorithm:
         monkeypatch.setattr(Deliveries, "step", noting)
         told = 0
         for _ in range(12):
@@ -313,7 +303,7 @@ def test_checkpoint__keeps_every_policy(tmp_path: Path) -> None:
     }
     schemas = {name: schema.to_dict() for name, schema in SCHEMAS.items()}
     agents = {"courier_0": "courier", "porter_0": "porter"}
-    with _running(make_config()) as algorithm:
+    with running(make_config()) as algorithm:
         algorithm.train()
         RunFolder(tmp_path).save_checkpoint(algorithm, 256, {**info, "schemas": schemas, "agents": agents})
         weights = algorithm.get_weights()
@@ -331,7 +321,7 @@ def test_checkpoint__keeps_every_policy(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="entity types: got porter, post, trained with courier, post"):
         load_policy(found, PORTER, "courier")
 
-    with _running(make_config().debugging(seed=1)) as resumed:
+    with running(make_config().debugging(seed=1)) as resumed:
         resumed.restore_from_path(str(found))
         for name, module_weights in resumed.get_weights().items():
             for key, value in module_weights.items():

@@ -1,7 +1,5 @@
 """Two learners of recorded episodes do what one does: the gradient of the whole batch, and the same run, resumed, too."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from perceiver_rl.rllib.recovery import RECOVERY_POINT, ResumePoint, save_recove
 from perceiver_rl.rllib.run_folder import RunFolder
 from tests.rllib.imitation import BATCH, Learner, make_config
 from tests.rllib.learner_groups import Arrays, gradients, learner_group, of_each, other_weights
+from tests.rllib.running import running
 
 pytestmark = [
     pytest.mark.usefixtures("ray_local"),
@@ -66,15 +65,6 @@ def test_two_learners__have_the_gradient_of_the_whole_batch(learner: type[Learne
             np.testing.assert_allclose(gradient, whole.get(name, 0.0), atol=1e-5, err_msg=name)
 
 
-@contextmanager
-def _algorithm(config: MARWILConfig) -> Iterator[Algorithm]:
-    algorithm = config.build_algo()
-    try:
-        yield algorithm
-    finally:
-        algorithm.stop()
-
-
 def _weights(algorithm: Algorithm) -> Arrays:
     weights: Arrays = algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID]
     return weights
@@ -84,20 +74,20 @@ def _weights(algorithm: Algorithm) -> Arrays:
 def test_two_learners__end_where_one_does_resumed_or_not(
     learner: type[Learner], expert_couriers: Path, tmp_path: Path
 ) -> None:
-    with _algorithm(_config(learner, expert_couriers, 0, BATCH)) as algorithm:
+    with running(_config(learner, expert_couriers, 0, BATCH)) as algorithm:
         begin = _weights(algorithm)
         for _ in range(4):
             algorithm.train()
         alone = _weights(algorithm)
     config = _config(learner, expert_couriers, 2, BATCH)
-    with _algorithm(config) as algorithm:
+    with running(config) as algorithm:
         for _ in range(2):
             algorithm.train()
         save_recovery_point(RunFolder(tmp_path), algorithm, 2 * BATCH, 1.0)
         for _ in range(2):
             algorithm.train()
         whole = _weights(algorithm)
-    with _algorithm(config) as algorithm:
+    with running(config) as algorithm:
         ResumePoint(tmp_path / RECOVERY_POINT, 2 * BATCH, 1.0).restore(algorithm)
         algorithm.offline_data.skip(2 * BATCH)
         for _ in range(2):
