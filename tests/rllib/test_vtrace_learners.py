@@ -308,3 +308,10 @@ def test_state__has_the_kl_coefficient(make_learner: MakeLearner) -> None:
     learner.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID].data *= 1.5
     other.set_state(learner.get_state())
     assert float(other.curr_kl_coeffs_per_module[DEFAULT_MODULE_ID]) == pytest.approx(0.3)
+
+
+def test_state__has_when_the_target_network_last_followed(make_learner: MakeLearner) -> None:
+    learner, other = (make_learner(SquadAPPOLearner) for _ in range(2))
+    learner._last_update_ts_by_mid[DEFAULT_MODULE_ID] = 8464
+    other.set_state(learner.get_state())
+    assert int(other._last_update_ts_by_mid[DEFAULT_MODULE_ID]) == 8464

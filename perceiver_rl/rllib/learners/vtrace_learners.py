@@ -211,7 +211,7 @@ class SquadAPPOLearner(_VTraceLearner, APPOTorchLearner):
     `_VTraceLearner`) and in V-trace, which here runs over whole chunks of episodes (see `vtrace`).
     """
 
-    remembered = ("curr_kl_coeffs_per_module",)
+    remembered = ("curr_kl_coeffs_per_module", "_last_update_ts_by_mid")
 
     def compute_loss_for_module(
         self, *, module_id: str, config: AlgorithmConfig, batch: dict[str, Any], fwd_out: dict[str, Tensor]
