@@ -123,7 +123,8 @@ def _watch(trainer: psutil.Process, run: Path, minutes: float) -> list[dict[str,
                 readings[role].append(megabytes)
             time.sleep(READ_EVERY_S)
         steps = read_progress(run)[-1]["env_steps"]
-        rows.append({"minute": len(rows) + 1.0, "env_steps": steps} | {role: median(mb) for role, mb in readings.items()})
+        memory = {role: round(median(megabytes), 1) for role, megabytes in readings.items()}
+        rows.append({"minute": len(rows) + 1.0, "env_steps": steps} | memory)
         console.print(", ".join(f"{name} {number:,.1f}" for name, number in rows[-1].items()))
     return rows
 
@@ -146,7 +147,7 @@ def _write(file: Path, rows: list[dict[str, float]]) -> None:
     with file.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, list(rows[-1]))
         writer.writeheader()
-        writer.writerows({key: round(value, 1) for key, value in row.items()} for row in rows)
+        writer.writerows(rows)
 
 
 def _plot(file: Path, rows: list[dict[str, float]]) -> None:

@@ -126,7 +126,10 @@ def train(
     if run.resume_point:
         say(f"Going on from {run.resume_point.path.name}: {run.resume_point.env_steps:,} steps")
     if run.resume_point and run.resume_point.env_steps >= settings.total_env_steps:
-        say("Nothing to do: this run is complete. Begin another one, in another folder, for more steps")
+        if run.resume_point.path.is_dir():
+            say("Nothing to do: this run is complete. Begin another one, in another folder, for more steps")
+        else:
+            say("All steps are done; what is missing is the last checkpoint")
     painter = None
     if pictures and run.agents:
         say("Pictures:   none, since the views of separate agents make no one picture; curves are there")

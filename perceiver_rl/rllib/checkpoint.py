@@ -156,14 +156,14 @@ def require_whole(checkpoint: Path) -> None:
     for name in (*REQUIRED_FILES, *of_modules):
         if not (checkpoint / name).is_file():
             raise ValueError(_truncated(checkpoint, f"{name} is missing"))
+    for file in sorted(checkpoint.rglob("*.pkl")):
+        _require_whole_pickle(checkpoint, file)
     for name, size in info.files.items():
         file = checkpoint / name
         if not file.is_file():
             raise ValueError(_truncated(checkpoint, f"{name} is missing"))
-        if file.suffix != ".pkl" and file.stat().st_size != size:
+        if file.stat().st_size != size:
             raise ValueError(_truncated(checkpoint, f"{name} has {file.stat().st_size:,} bytes of {size:,}"))
-    for file in sorted(checkpoint.rglob("*.pkl")):
-        _require_whole_pickle(checkpoint, file)
 
 
 def load_info(checkpoint: Path) -> CheckpointInfo:
@@ -224,7 +224,7 @@ def _require_whole_pickle(checkpoint: Path, file: Path) -> None:
         try:
             for _ in pickletools.genops(stream):
                 pass
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, MemoryError, OverflowError) as error:  # the latter two of a damaged length
             name = file.relative_to(checkpoint)
             raise ValueError(
                 _truncated(checkpoint, f"{name} breaks off or is damaged after {file.stat().st_size:,} bytes ({error})")

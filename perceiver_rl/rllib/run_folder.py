@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.checkpoints = path / CHECKPOINTS
+        self._log = path / "progress.jsonl"
 
     @property
     def exists(self) -> bool:
@@ -144,22 +146,39 @@ class RunFolder:
 
     def append_progress(self, record: dict[str, int | float]) -> None:
         """Add one iteration's numbers."""
-        with (self.path / "progress.jsonl").open("a") as file:
+        with self._log.open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def progress(self) -> list[dict[str, int | float]]:
+        """What was added, in the order of time; a line that breaks off is left out."""
+        return [record for _, record in self._progress_lines() if record is not None]
+
+    def numbers_at(self, env_steps: int) -> dict[str, float]:
+        """One iteration's numbers by TensorBoard tag; none if there was no iteration that ended there."""
+        there = next((record for record in reversed(self.progress()) if record["env_steps"] == env_steps), {})
+        return {tag: value for tag, value in there.items() if tag not in ("env_steps", "seconds")}
 
     def cut_progress(self, env_steps: int) -> None:
         """Drop the iterations after `env_steps`: a resumed run goes on from its checkpoint, and repeats them."""
-        log = self.path / "progress.jsonl"
-        if not log.exists():
+        if not self._log.exists():
             return
         kept = []
-        for number, line in enumerate(log.read_text(errors="replace").splitlines(), start=1):
+        for number, (line, record) in enumerate(self._progress_lines(), start=1):
+            if record is None:
+                what = "passed over: %s, line %d, got %r, expected a record; it breaks off"
+                logger.warning(what, self._log, number, line[:40])
+            elif record["env_steps"] <= env_steps:
+                kept.append(line)
+        write_whole(self._log, "".join(line + "\n" for line in kept))
+
+    def _progress_lines(self) -> Iterator[tuple[str, dict[str, int | float] | None]]:
+        """Each line and what it says; None for one that breaks off: the run was killed, or the disk full, in mid-line."""
+        for line in self._log.read_text(errors="replace").splitlines() if self._log.exists() else ():
             try:
-                if json.loads(line)["env_steps"] <= env_steps:
-                    kept.append(line)
-            except (ValueError, TypeError, KeyError):  # broken off: the run was killed, or the disk full, in mid-line
-                logger.warning("passed over: %s, line %d, got %r, expected a record; it breaks off", log, number, line[:40])
-        write_whole(log, "".join(line + "\n" for line in kept))
+                record = json.loads(line)
+            except ValueError:
+                record = None
+            yield line, record if isinstance(record, dict) and "env_steps" in record else None
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -201,7 +201,7 @@ def _loop(
         algorithm.offline_data.skip(steps)
     next_checkpoint = (steps // checkpoint_every + 1) * checkpoint_every
     seconds_before = recorder.run.resume_point.seconds if recorder.run.resume_point else 0.0
-    progress = Progress(steps, total, seconds_before, 0.0, {})
+    progress = Progress(steps, total, seconds_before, 0.0, recorder.run.folder.numbers_at(steps))
     failures = _Failures(algorithm)
     began = time.perf_counter()
     with recorder.open_log(steps) as writer, Watchdog(algorithm):
@@ -302,8 +302,10 @@ def _building(config: AlgorithmConfig) -> Iterator[Algorithm]:
     try:
         yield algorithm
     finally:
-        kill_silent_env_runners(algorithm)
-        algorithm.stop()
+        try:
+            kill_silent_env_runners(algorithm)
+        finally:
+            algorithm.stop()
 
 
 @contextmanager

@@ -143,6 +143,22 @@ def test_find_checkpoint__names_the_truncated_file(run: Path, checkpoint: Path, 
         find_checkpoint(run)
 
 
+def test_find_checkpoint__names_the_file_with_a_damaged_length(run: Path, checkpoint: Path) -> None:
+    # A pickle that says of a string that it is larger than any memory: pickletools tries to read it.
+    file = checkpoint / MODULE / "module_state.pkl"
+    file.write_bytes(b"\x80\x04\x8e" + (2**62).to_bytes(8, "little") + b"a" * (file.stat().st_size - 11))
+    with pytest.raises(ValueError, match=r"module_state\.pkl breaks off or is damaged after"):
+        find_checkpoint(run)
+
+
+def test_find_checkpoint__names_the_pickle_of_another_size(run: Path, checkpoint: Path) -> None:
+    file = checkpoint / MODULE / "module_state.pkl"
+    size = file.stat().st_size
+    file.write_bytes(b"\x80\x04N.")  # whole, and says None
+    with pytest.raises(ValueError, match=rf"module_state\.pkl has 4 bytes of {size:,}"):
+        find_checkpoint(run)
+
+
 # -- what is written of it --------------------------------------------------------------------------------------
 
 

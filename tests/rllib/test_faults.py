@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -23,7 +24,7 @@ from ray.rllib.algorithms.appo import APPOConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from perceiver_rl.rllib import SquadAPPOLearner
-from perceiver_rl.rllib.checkpoint import checkpoints_in, require_whole
+from perceiver_rl.rllib.checkpoint import Score, checkpoints_in, load_info, require_whole
 from perceiver_rl.rllib.recorder import PreparedRun, Progress, Recorder, TrainingError
 from perceiver_rl.rllib.recovery import find_resume_point
 from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
@@ -145,18 +146,47 @@ def test_full_disk__ends_the_run_with_all_that_was_saved_whole(ray_local: None, 
     assert steps[-1] >= 8 * BATCH
 
 
+def test_run_killed_before_its_last_checkpoint__leaves_one_with_its_score(
+    ray_local: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings(PPO_CONFIG, "env_runners.num_env_runners=0", steps=4 * BATCH)
+    run = prepared(tmp_path / "run", asked)
+    with monkeypatch.context() as killed:
+        killed.setattr(Recorder, "save", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_in_this_ray(run)
+    resumed = prepared(tmp_path / "run", asked)
+    assert resumed.resume_point is not None
+    assert resumed.resume_point.env_steps >= 4 * BATCH
+    checkpoint = train_in_this_ray(resumed).checkpoint
+    assert load_info(checkpoint).score == Score("outcome/return", progress_of(run)[-1]["outcome/return"])
+    assert (run.folder.path / "best").resolve() == checkpoint
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray Data, which comes with learners, uses what it deprecates
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [PPO_CONFIG, APPO_CONFIG])
-def test_killed_learner__ends_the_run_and_it_can_be_gone_on_with(config: str, ray_local: None, tmp_path: Path) -> None:
-    asked = settings(config, "learners.num_learners=1", "env_runners.num_env_runners=1", steps=8 * BATCH)
+@pytest.mark.parametrize(
+    ("config", "processes"),
+    [
+        (PPO_CONFIG, "learners.num_learners=1"),
+        (APPO_CONFIG, "learners.num_learners=1"),
+        (APPO_CONFIG, "learners.num_aggregator_actors_per_learner=1"),
+    ],
+)
+def test_killed_learner_or_aggregator__ends_the_run_and_it_can_be_gone_on_with(
+    config: str, processes: str, ray_local: None, tmp_path: Path
+) -> None:
+    asked = settings(config, processes, "env_runners.num_env_runners=1", steps=8 * BATCH)
     run = prepared(tmp_path / "run", asked)
     told: list[int] = []
 
     def kill_after_two(algorithm: Algorithm, progress: Progress) -> None:
         told.append(progress.env_steps)
         if len(told) == 2:
-            (pid,) = (each.get() for each in algorithm.learner_group.foreach_learner(lambda learner: os.getpid()))
+            aggregators = getattr(algorithm, "_aggregator_actor_manager", None)
+            ask = aggregators.foreach_actor if aggregators else algorithm.learner_group.foreach_learner
+            (pid,) = (each.get() for each in ask(lambda actor: os.getpid()))
+            assert pid != os.getpid()
             os.kill(pid, signal.SIGKILL)
 
     with pytest.raises(TrainingError, match=r"it was no env runner: .*Go on with --resume"):

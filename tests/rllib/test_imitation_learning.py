@@ -18,10 +18,9 @@ from perceiver_rl.rllib import RecordedEpisodes, SquadBCLearner, SquadMARWILLear
 from perceiver_rl.rllib.recovery import RECOVERY_POINT, ResumePoint, save_recovery_point
 from perceiver_rl.rllib.run_folder import RunFolder
 from tests.rllib.imitation import BATCH, Learner, make_config, score
+from tests.rllib.learning_gate import LEARNED, NOT_LEARNED
 
 UPDATES = 120
-LEARNED, NOT_LEARNED = 0.9, 0.4
-"""Chance is 0.25, as in `test_learning`."""
 
 
 class Shuffled(SquadBCLearner):

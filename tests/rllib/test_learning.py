@@ -14,6 +14,7 @@ from perceiver_rl.policy.entity_policy import EntityPolicyConfig
 from perceiver_rl.rllib.learners import SquadPPOLearner
 from perceiver_rl.rllib.module import module_spec
 from tests.rllib.conftest import MakeConfig
+from tests.rllib.learning_gate import LEARNED, NOT_LEARNED
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
@@ -21,9 +22,6 @@ TINY = preset("tiny")
 ITERATIONS = 12
 CONTROL_ITERATIONS = 8
 """The real runs need four to six."""
-LEARNED = 0.9
-NOT_LEARNED = 0.4
-"""Chance is 0.25: one post is right among the two to five that are seen, and waiting."""
 
 
 class _ShuffledAdvantages(SquadPPOLearner):

@@ -133,6 +133,19 @@ def test_cut_progress__drops_what_lies_ahead_and_a_line_that_breaks_off(
     assert len(log.read_text().splitlines()) == 3
 
 
+def test_progress__is_told_but_for_a_line_that_breaks_off(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.progress() == []
+    assert folder.numbers_at(20) == {}
+    for steps in (10, 20, 30):
+        folder.append_progress({"env_steps": steps, "seconds": 1.0, "outcome/return": steps / 10})
+    log = tmp_path / "progress.jsonl"
+    log.write_text(log.read_text() + '{"env_steps": 4')
+    assert [record["env_steps"] for record in folder.progress()] == [10, 20, 30]
+    assert folder.numbers_at(20) == {"outcome/return": 2.0}
+    assert folder.numbers_at(25) == {}
+
+
 def test_run_of__is_the_checkpoint_itself_once_it_was_copied_elsewhere(tmp_path: Path) -> None:
     assert run_of(tmp_path / "run" / "checkpoints" / "checkpoint_1") == tmp_path / "run"
     assert run_of(tmp_path / "copied") == tmp_path / "copied"

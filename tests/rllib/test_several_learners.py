@@ -27,6 +27,7 @@ from perceiver_rl.rllib.module import module_spec
 from perceiver_rl.rllib.registration import register_env
 from tests.rllib.conftest import MakeConfig
 from tests.rllib.learner_groups import gradients, learner_group, of_each, other_weights
+from tests.rllib.learning_gate import LEARNED, NOT_LEARNED
 
 pytestmark = [
     pytest.mark.usefixtures("ray_local"),
@@ -41,8 +42,6 @@ EPOCHS, MINIBATCH = 2, 16
 HANGS_S = 300.0
 MAX_ITERATIONS, NOISE = 12, 3
 """Alone it takes four to six."""
-LEARNED, NOT_LEARNED = 0.9, 0.4
-"""As in `test_learning`."""
 
 
 @dataclass(frozen=True)

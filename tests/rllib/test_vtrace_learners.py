@@ -227,6 +227,19 @@ def test_loss__takes_no_notice_of_artificial_steps(learner_class: type[Learner],
     assert all(torch.isfinite(each.grad).all() for each in _module(learner).policy.parameters() if each.grad is not None)
 
 
+@LEARNERS
+def test_loss__is_finite_where_nobody_is_present(learner_class: type[Learner], make_learner: MakeLearner) -> None:
+    learner = make_learner(learner_class)
+    batch = _batch(learner)
+    for mask in ("entity_mask/courier", "action_mask"):
+        batch[Columns.OBS][mask][:] = False
+    loss = _loss(learner, batch)
+    assert torch.isfinite(loss)
+    assert _logged(learner, POLICY_LOSS_KEY) == 0.0
+    loss.backward()
+    assert all(torch.isfinite(each.grad).all() for each in _module(learner).policy.parameters() if each.grad is not None)
+
+
 @pytest.mark.parametrize("ratio", ["per_actor", "joint"])
 @LEARNERS
 def test_loss__of_one_actor_has_the_gradients_of_rllibs(

@@ -15,13 +15,12 @@ from perceiver_rl.rllib.learners import SquadAPPOLearner, SquadIMPALALearner
 from perceiver_rl.rllib.learners.vtrace import VTrace
 from perceiver_rl.rllib.module import module_spec
 from perceiver_rl.rllib.registration import register_env
+from tests.rllib.learning_gate import LEARNED, NOT_LEARNED
 
 pytestmark = pytest.mark.usefixtures("ray_local")
 
 NUM_ENVS, FRAGMENT = 64, 8
 MAX_STEPS, CONTROL_STEPS = 60_000, 30_000
-LEARNED, NOT_LEARNED = 0.9, 0.4
-"""Chance is 0.25, as in `test_learning`."""
 
 
 class _Shuffled:
@@ -40,7 +39,7 @@ class ShuffledAPPO(_Shuffled, SquadAPPOLearner):
     """The control of APPO."""
 
 
-def _scores(learner: type[SquadIMPALALearner | SquadAPPOLearner], max_steps: int) -> list[float]:
+def _scores(learner: type[SquadIMPALALearner | SquadAPPOLearner], max_steps: int, num_aggregators: int = 0) -> list[float]:
     """The fraction of right deliveries after each iteration, until it is learned or time is up."""
     config = APPOConfig() if issubclass(learner, SquadAPPOLearner) else IMPALAConfig()
     if isinstance(config, APPOConfig):
@@ -64,7 +63,7 @@ def _scores(learner: type[SquadIMPALALearner | SquadAPPOLearner], max_steps: int
             grad_clip=0.5,
             grad_clip_by="global_norm",
         )
-        .learners(learner_class=learner, num_learners=0)
+        .learners(learner_class=learner, num_learners=0, num_aggregator_actors_per_learner=num_aggregators)
         .debugging(seed=0)
         .reporting(metrics_num_episodes_for_smoothing=200, min_time_s_per_iteration=0)
     )
@@ -81,9 +80,17 @@ def _scores(learner: type[SquadIMPALALearner | SquadAPPOLearner], max_steps: int
     return scores
 
 
-@pytest.mark.parametrize("learner", [SquadIMPALALearner, pytest.param(SquadAPPOLearner, marks=pytest.mark.slow)])
-def test_vtrace_learners__learn_to_give_each_actor_its_own_target(learner: Any) -> None:
-    scores = _scores(learner, MAX_STEPS)
+@pytest.mark.parametrize(
+    ("learner", "num_aggregators"),
+    [
+        (SquadIMPALALearner, 0),
+        pytest.param(SquadAPPOLearner, 0, marks=pytest.mark.slow),
+        pytest.param(SquadIMPALALearner, 1, marks=pytest.mark.slow),
+        pytest.param(SquadAPPOLearner, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_vtrace_learners__learn_to_give_each_actor_its_own_target(learner: Any, num_aggregators: int) -> None:
+    scores = _scores(learner, MAX_STEPS, num_aggregators)
     assert scores[0] < NOT_LEARNED
     assert scores[-1] >= LEARNED, scores[::10]
 

@@ -36,13 +36,16 @@ def standardized(values: Float[Tensor, "*shape"], of: Float[Tensor, " some"], *,
         values: To be standardised.
         of: Those that mean and deviation are of.
         together: Whether these are of the batches of all learners, each of which calls this at the same time.
+
+    Returns:
+        Zeros if there are none that mean and deviation could be of.
     """
     if not together:
-        return (values - of.mean()) / of.std(correction=0).clamp(min=MIN_DEVIATION)
+        return (values - of.mean()) / of.std(correction=0).clamp(min=MIN_DEVIATION) if len(of) else torch.zeros_like(values)
     count, total = _sum(torch.stack([of.new_tensor(len(of)), of.sum()]))
-    mean = total / count
-    deviation = (_sum((of - mean).square().sum()) / count).sqrt()
-    return (values - mean) / deviation.clamp(min=MIN_DEVIATION)
+    mean = total / count.clamp(min=1)
+    deviation = (_sum((of - mean).square().sum()) / count.clamp(min=1)).sqrt()
+    return (values - mean) / deviation.clamp(min=MIN_DEVIATION) * (count > 0)
 
 
 def _sum(value: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

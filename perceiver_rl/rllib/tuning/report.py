@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perceiver_rl.provenance import provenance
+from perceiver_rl.rllib.run_folder import RunFolder
 from perceiver_rl.rllib.tuning.settings import SearchFolder, SearchSettings
 from perceiver_rl.rllib.tuning.space import assignments, value_text
 from perceiver_rl.rllib.tuning.trial import ERROR_FILE, HISTORY_FILE
@@ -72,7 +73,7 @@ def read_trials(
 def _read(settings: SearchSettings, folder: SearchFolder, number: int, point: dict[str, Any], ended: Ended) -> TrialRecord:
     path = folder.trial(number)
     history = json.loads(_text(path / HISTORY_FILE) or "[]")
-    lines = [json.loads(line) for line in (_text(path / "progress.jsonl") or "").splitlines()]
+    lines = RunFolder(path).progress()
     scores = [(int(line["env_steps"]), float(line[settings.metric])) for line in lines if settings.metric in line]
     return TrialRecord(
         number=number,

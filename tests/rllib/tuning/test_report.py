@@ -76,6 +76,16 @@ def test_trials__are_read_best_first(search: tuple[SearchFolder, list[dict[str, 
     assert [trial.number for trial in smallest] == [2, 0, 1, 3, 4, 5]
 
 
+def test_trials__are_read_up_to_a_line_that_breaks_off(
+    search: tuple[SearchFolder, list[dict[str, Any]], dict[int, Ended]],
+) -> None:
+    folder, plan, ended = search
+    log = folder.trial(2) / "progress.jsonl"
+    log.write_text(log.read_text() + '{"env_steps": 200, "sec')
+    trial = next(trial for trial in read_trials(SETTINGS, folder, plan, ended) if trial.number == 2)
+    assert (trial.env_steps, trial.score) == (100, 0.08)
+
+
 def test_best__is_one_that_finished_if_any_did(search: tuple[SearchFolder, list[dict[str, Any]], dict[int, Ended]]) -> None:
     folder, plan, ended = search
     best = best_of(read_trials(SETTINGS, folder, plan, ended))
