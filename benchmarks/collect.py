@@ -4,7 +4,8 @@
 
 `RESULTS/NAME/run.json` is the run's own; `evaluation.json` too, with the run's policy under the name that the results have;
 `progress.jsonl` keeps of each iteration what `benchmarks.curves` and `benchmarks.breakdown` read, beside the return and the
-entropy, to four decimals. Checkpoints and TensorBoard's files stay where they are.
+entropy, to four decimals; `played.jsonl` is there if `benchmarks.played` wrote one. Checkpoints and TensorBoard's files stay
+where they are.
 """
 
 from __future__ import annotations
@@ -16,10 +17,9 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.progress import PROGRESS, read_progress
+from benchmarks.progress import PLAYED, PROGRESS, STEPS, read_progress
 
 RUN, EVALUATION = "run.json", "evaluation.json"
-STEPS = "env_steps"
 KEPT = (
     "seconds",
     "outcome/win_rate",
@@ -44,13 +44,17 @@ class Result:
     run: dict[str, Any]
     evaluation: list[dict[str, Any]]
     progress: list[dict[str, float]]
+    played: list[dict[str, float]]
+    """Of its checkpoints, if `benchmarks.played` has played with them."""
 
     def write(self, folder: Path) -> None:
-        """Write the three files; those of the same name that are there already are replaced."""
+        """Write the files; those of the same name that are there already are replaced."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN).write_text(json.dumps(self.run, indent=2) + "\n")
         (folder / EVALUATION).write_text(json.dumps(self.evaluation, indent=2) + "\n")
         (folder / PROGRESS).write_text("".join(json.dumps(_trim(record)) + "\n" for record in self.progress))
+        if self.played:
+            (folder / PLAYED).write_text("".join(json.dumps(record) + "\n" for record in self.played))
 
 
 def main(
@@ -120,7 +124,8 @@ def read_result(name: str, run: Path) -> Result:
         )
     own = evaluation[0]["policy"]  # `evaluate` begins with the run's policy; agents that it is compared with follow
     renamed = [record | {"policy": name} if record["policy"] == own else record for record in evaluation]
-    return Result(name, settings, renamed, progress)
+    played = read_progress(run, PLAYED) if (run / PLAYED).is_file() else []
+    return Result(name, settings, renamed, progress, played)
 
 
 def _name_and_path(run: str) -> tuple[str, Path]:

@@ -3,8 +3,8 @@
     python -m benchmarks.curves docs/images/smax_2s3z.png perceiver=runs/p0,runs/p1 transformer=runs/t0
 
 One line a run, one colour a label. Win rates are of training episodes, with sampled actions, and means over as many
-environment steps whatever the algorithm's iterations are; the table on standard output tells where each run reached 90 % so
-measured.
+environment steps whatever the algorithm's iterations are; or of checkpoints, where `benchmarks.played` has played with them.
+The table on standard output tells where each run reached 90 % so measured.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from benchmarks.progress import read_progress
+from benchmarks.progress import PLAYED, STEPS, WIN_RATE, read_progress
 
-WIN_RATE = "outcome/win_rate"
 GOAL = 0.9
-STEPS = "env_steps"
 SMOOTHING = 16_800
 """Environment steps in a mean: four iterations of the PPO configs, and some 300 battles of 2s3z by a squad that wins."""
 COLORS = ("#2f6fde", "#e07b39", "#3a9d5d", "#9a4fb5", "#b8433f", "#5b6670")
@@ -35,6 +33,7 @@ def main(
     picture: Annotated[Path, typer.Argument(help="PNG to write.")],
     groups: Annotated[list[str], typer.Argument(help="label=RUN,RUN,… for each group of runs.")],
     title: Annotated[str, typer.Option(help="Heading of the picture.")] = "Win rate in training",
+    steps: Annotated[str, typer.Option(help="What is counted.")] = "environment steps",
 ) -> None:
     """Draw win rate against environment steps and against seconds."""
     if len(groups) > len(COLORS):
@@ -44,7 +43,7 @@ def main(
     for color, group in zip(COLORS, groups, strict=False):
         label, _, runs = group.partition("=")
         for index, run in enumerate(runs.split(",")):
-            records = _smooth(read_progress(Path(run)))
+            records = _read(Path(run))
             for axis, key, scale in zip(axes, (STEPS, "seconds"), (1e3, 1.0), strict=True):
                 axis.plot(
                     [record[key] / scale for record in records],
@@ -55,18 +54,23 @@ def main(
                     label=label if index == 0 else None,
                 )
             print(_row(f"{label} {Path(run).name}", records))
-    for axis, name in zip(axes, ("environment steps (thousands)", "seconds (training)"), strict=True):
+    for axis, name in zip(axes, (f"{steps} (thousands)", "seconds (training)"), strict=True):
         axis.axhline(100 * GOAL, color="#888888", linewidth=0.8, linestyle=":")
         axis.set_xlabel(name)
         axis.set_xlim(left=0)
         axis.set_ylim(0, 100)
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_ylabel(f"win rate over {SMOOTHING:,} steps, %")
+    axes[0].set_ylabel("win rate, %")
     axes[1].legend(frameon=False, loc=(0.66, 0.42))
     figure.suptitle(title)
     figure.tight_layout()
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=130)
+
+
+def _read(run: Path) -> list[dict[str, float]]:
+    """What is drawn of a run."""
+    return read_progress(run, PLAYED) if (run / PLAYED).is_file() else _smooth(read_progress(run))
 
 
 def _smooth(records: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -6,20 +6,26 @@ import json
 from pathlib import Path
 
 PROGRESS = "progress.jsonl"
+PLAYED = "played.jsonl"
+"""Win rates of checkpoints, where training plays nothing: `benchmarks.played`."""
+
+STEPS = "env_steps"
+WIN_RATE = "outcome/win_rate"
 
 
-def read_progress(run: Path) -> list[dict[str, float]]:
+def read_progress(run: Path, file: str = PROGRESS) -> list[dict[str, float]]:
     """The records of a run's progress file, in the order of time.
 
     Args:
         run: Run folder.
+        file: Name of the file in it.
 
     Raises:
         ValueError: If there is no such file, nothing in it, or a line that is no record; the message says which.
     """
-    log = run / PROGRESS
+    log = run / file
     if not log.is_file():
-        raise ValueError(f"run {run}: got no {PROGRESS}, expected the folder of a run of `perceiver-rl train`")
+        raise ValueError(f"run {run}: got no {file}, expected the folder of a run of `perceiver-rl train`")
     records = []
     for number, line in enumerate(log.read_text().splitlines(), start=1):
         try:

@@ -95,6 +95,17 @@ def test_collected_again__a_result_stays_the_same(run: Path, tmp_path: Path) -> 
         assert (again / file.name).read_text() == file.read_text()
 
 
+def test_result__of_a_run_that_was_played_with_has_the_curve_of_that(run: Path, tmp_path: Path) -> None:
+    played = [
+        {"env_steps": 1_000 * number, "seconds": number, "outcome/win_rate": rate} for number, rate in ((1, 0.5), (2, 0.9))
+    ]
+    (run / "played.jsonl").write_text("".join(json.dumps(record) + "\n" for record in played))
+    result = collected(run, tmp_path / "results")
+    assert (result / "played.jsonl").read_text() == (run / "played.jsonl").read_text()
+    table = call(curves.main, str(tmp_path / "curves.png"), f"p={result}").output
+    assert "| p perceiver-s5 | 2,000 | 2 | 1,000 | 90.0 % |" in table
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
