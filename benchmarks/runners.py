@@ -20,6 +20,7 @@ import typer
 from benchmarks.capacity import Cost
 from perceiver_rl.rllib.cluster import local_ray
 from perceiver_rl.rllib.config_file import load_factory
+from perceiver_rl.rllib.dealing import deal_out_environments
 from perceiver_rl.rllib.metrics import env_steps, flatten
 
 UNTIMED = 2
@@ -97,11 +98,8 @@ def main(
 
 def _run(config: str, count: int) -> Run:
     made = load_factory(config)()
-    if made.num_envs_per_env_runner % count:
-        raise typer.BadParameter(
-            f"--runners: got {count}, expected a divisor of {made.num_envs_per_env_runner} environments"
-        )
-    made.env_runners(num_env_runners=count, num_envs_per_env_runner=made.num_envs_per_env_runner // count)
+    made.env_runners(num_env_runners=count)
+    deal_out_environments(made)
     return Run(count, made.debugging(seed=0).build_algo())
 
 

@@ -233,6 +233,7 @@ def test_tensorboard__shows_pictures_of_checkpoints(story: Story) -> None:
         assert set(steps) <= set(checkpoints(story.run))
         assert steps[-1] == checkpoints(story.run)[-1]
     assert "Pictures:   no field and no video, since courier has no position" in story.resumed.stderr
+    assert "Starting:   1 env runner of 16 environments each;" in story.resumed.stderr
 
 
 @pytest.mark.parametrize(

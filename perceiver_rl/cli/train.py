@@ -46,7 +46,11 @@ def train(
     ] = None,
     env_runners: Annotated[
         int | None,
-        typer.Option(help="Processes that sample, beside the learner's; 0 samples in the learner's process.", min=0),
+        typer.Option(
+            help="Processes that sample, beside the learner's; 0 samples in the learner's process. PPO deals its "
+            "environments out among them.",
+            min=0,
+        ),
     ] = None,
     address: Annotated[
         str | None,
@@ -88,6 +92,7 @@ def train(
         from perceiver_rl.rllib.cluster import ClusterError, cluster_address
         from perceiver_rl.rllib.config_file import default_steps, load_factory
         from perceiver_rl.rllib.recorder import TrainingError
+        from perceiver_rl.rllib.run_description import processes_text
         from perceiver_rl.rllib.run_folder import RunFolder, RunSettings
         from perceiver_rl.rllib.training import prepare, stop_at_ctrl_c
         from perceiver_rl.rllib.training import train as run_training
@@ -130,6 +135,8 @@ def train(
             say("Nothing to do: this run is complete. Begin another one, in another folder, for more steps")
         else:
             say("All steps are done; what is missing is the last checkpoint")
+    if processes := processes_text(run.config):
+        say(f"Starting:   {processes}; where environments compile, minutes may pass before the first iteration")
     painter = None
     if pictures and run.agents:
         say("Pictures:   none, since the views of separate agents make no one picture; curves are there")
@@ -168,8 +175,8 @@ def train(
         share = painter.waited / max(result.progress.seconds, 1.0)
         say(
             f"Pictures:   of {painter.count} checkpoint{'s' * (painter.count > 1)}, {painter.seconds:.1f} s beside "
-            f"{result.progress.seconds:.0f} s of training, which waited {painter.waited:.1f} s ({share:.1%}; --no-pictures "
-            "leaves them out)"
+            f"{result.progress.seconds:.0f} s of training; it or its end waited {painter.waited:.1f} s for them "
+            f"({share:.1%}; --no-pictures leaves them out)"
         )
     say(f"Curves:     tensorboard --logdir {folder.path}")
     say(f"Evaluate:   perceiver-rl evaluate {folder.path}")

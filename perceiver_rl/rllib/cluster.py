@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private.services import get_ray_address_from_environment
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.tune.registry import _global_registry
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -48,19 +49,29 @@ def cluster_address(address: str | None) -> str | None:
     address = address or os.environ.get("RAY_ADDRESS")
     if address in (None, "", "local"):
         return None
-    if address == "auto":
-        return address
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    place = _of_this_machine() if address == "auto" else address
+    host, _, port = place.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError(f"--address: got {address!r}, expected 'auto', 'host:port' or 'ray://host:port'")
+        raise ValueError(f"--address: got {place!r}, expected 'auto', 'host:port' or 'ray://host:port'")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
     except OSError as error:
         raise ValueError(
-            f"--address: got {address!r}, where nobody answers ({error}); expected the address that `ray start --head` "
+            f"--address: got {place!r}, where nobody answers ({error}); expected the address that `ray start --head` "
             "printed (port 6379 unless told otherwise), or ray:// with the port of its client server (10001)"
         ) from error
     return address
+
+
+def _of_this_machine() -> str:
+    """What Ray takes `auto` for: RAY_ADDRESS, a cluster that runs here, or one that was noted here by `ray start`."""
+    try:
+        return str(get_ray_address_from_environment("auto", None))
+    except ConnectionError as error:
+        raise ValueError(
+            "--address: got 'auto', but this machine belongs to no Ray cluster; expected one that was begun or joined here "
+            "by `ray start`"
+        ) from error
 
 
 QUIET = ("RAY_BACKEND_LOG_LEVEL", "fatal")
@@ -134,7 +145,7 @@ def _connect(address: str, env: dict[str, Any]) -> None:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"--address {address}: got no connection to a Ray cluster: {' '.join(str(error).split())}. Expected one that "
-            f"runs Ray {ray.__version__} with this Python and has the same token (RAY_AUTH_TOKEN)"
+            f"runs Ray {ray.__version__} with this Python and has the same token (~/.ray/auth_token or RAY_AUTH_TOKEN)"
         ) from error
     # What was registered before, as environments are, travels when Ray starts; through ray:// it does not by itself.
     _global_registry.flush_values()

@@ -91,3 +91,14 @@ _TOLD_ELSEWHERE = {"env", "rl_module_spec", "seed", "policies"}
 def _first(value: Any) -> Any:
     """The first value of a schedule such as `[[0, 1e-3], [500_000, 0.0]]`; anything else as it is."""
     return value[0][1] if isinstance(value, list) and value and isinstance(value[0], Sequence) else value
+
+
+def processes_text(config: AlgorithmConfig) -> str:
+    """What a run has beside the driver, in words; empty if it has nothing."""
+    runners, learners = config.num_env_runners, config.num_learners
+    parts = []
+    if runners:
+        parts.append(f"{runners} env runner{'s' * (runners > 1)} of {config.num_envs_per_env_runner} environments each")
+    if learners:
+        parts.append(f"{learners} learner{'s' * (learners > 1)}")
+    return ", ".join(parts)

@@ -26,6 +26,7 @@ from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.callbacks import VerbCounts
 from perceiver_rl.rllib.cluster import lose_no_time_over_the_lost, ray_for
 from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
+from perceiver_rl.rllib.dealing import deal_out_environments
 from perceiver_rl.rllib.learners import SquadLearner
 from perceiver_rl.rllib.metrics import env_steps, flatten
 from perceiver_rl.rllib.recorded_episodes import take_recordings
@@ -72,6 +73,9 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
         config.environment(register_for(config, settings.env))
     config.debugging(seed=settings.seed)
     apply_overrides(config, list(settings.overrides))
+    overridden = {assignment.partition("=")[0] for assignment in settings.overrides}
+    if "env_runners.num_env_runners" in overridden and "env_runners.num_envs_per_env_runner" not in overridden:
+        deal_out_environments(config)
     lose_no_time_over_the_lost(config)
     if not isinstance(config.env, str):
         raise ValueError(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray._private import services
 from ray._private.runtime_env.packaging import get_uri_for_directory
 from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.algorithms.ppo import PPOConfig
@@ -44,8 +45,9 @@ def test_address__is_none_where_no_cluster_is_asked_for(asked: str | None, monke
 def test_address__is_what_is_asked_for_before_what_the_environment_says(
     listening: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert cluster_address(None) == "auto"
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{listening}")
+    assert cluster_address(None) == f"127.0.0.1:{listening}"
+    assert cluster_address("auto") == "auto"
     for address in (f"127.0.0.1:{listening}", f"ray://127.0.0.1:{listening}"):
         assert cluster_address(address) == address
     assert cluster_address("local") is None
@@ -60,6 +62,19 @@ def test_address__of_no_known_form_is_refused(asked: str) -> None:
 def test_address__where_nobody_answers_is_refused_at_once(silent: int) -> None:
     with pytest.raises(ValueError, match=rf"--address: got 'ray://127.0.0.1:{silent}', where nobody answers \(.*refused\)"):
         cluster_address(f"ray://127.0.0.1:{silent}")
+
+
+def test_address__of_this_machines_cluster_is_refused_where_that_is_gone_or_never_was(
+    silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(services, "find_gcs_addresses", set)
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda folder: f"127.0.0.1:{silent}")
+    with pytest.raises(ValueError, match=rf"--address: got '127\.0\.0\.1:{silent}', where nobody answers"):
+        cluster_address("auto")
+    monkeypatch.setattr(services, "find_bootstrap_address", lambda folder: None)
+    with pytest.raises(ValueError, match=r"got 'auto', but this machine belongs to no Ray cluster"):
+        cluster_address("auto")
 
 
 def test_checkout__travels_whole_but_for_what_runs_and_caches_leave() -> None:
