@@ -49,15 +49,18 @@ def cluster_address(address: str | None) -> str | None:
     address = address or os.environ.get("RAY_ADDRESS")
     if address in (None, "", "local"):
         return None
-    place = _of_this_machine() if address == "auto" else address
+    place, asked = address, repr(address)
+    if address == "auto":
+        place = _of_this_machine()
+        asked = f"'auto', which is {place}"
     host, _, port = place.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError(f"--address: got {place!r}, expected 'auto', 'host:port' or 'ray://host:port'")
+        raise ValueError(f"--address: got {asked}, expected 'auto', 'host:port' or 'ray://host:port'")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
     except OSError as error:
         raise ValueError(
-            f"--address: got {place!r}, where nobody answers ({error}); expected the address that `ray start --head` "
+            f"--address: got {asked}, where nobody answers ({error}); expected the address that `ray start --head` "
             "printed (port 6379 unless told otherwise), or ray:// with the port of its client server (10001)"
         ) from error
     return address
@@ -145,7 +148,8 @@ def _connect(address: str, env: dict[str, Any]) -> None:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"--address {address}: got no connection to a Ray cluster: {' '.join(str(error).split())}. Expected one that "
-            f"runs Ray {ray.__version__} with this Python and has the same token (~/.ray/auth_token or RAY_AUTH_TOKEN)"
+            f"runs Ray {ray.__version__} with this Python, and, if it wants a token, the same one here "
+            "(~/.ray/auth_token or RAY_AUTH_TOKEN) with RAY_AUTH_MODE=token"
         ) from error
     # What was registered before, as environments are, travels when Ray starts; through ray:// it does not by itself.
     _global_registry.flush_values()

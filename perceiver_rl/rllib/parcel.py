@@ -71,7 +71,10 @@ def runtime_env(folder: Path, leave_out: Path | None = None) -> dict[str, Any]:
     modules = [module for module in _library() if folder not in module.parents]
     for each in (folder, *modules):
         size_of(each, excludes)
-    return {"working_dir": str(folder), "excludes": excludes, "py_modules": [str(module) for module in modules]}
+    env: dict[str, Any] = {"working_dir": str(folder), "excludes": excludes}
+    if modules:  # a node fails at an empty list
+        env["py_modules"] = [str(module) for module in modules]
+    return env
 
 
 def size_of(folder: Path, excludes: list[str]) -> int:

@@ -27,6 +27,14 @@ def test_ray_up_files__are_taken_by_the_launcher(name: str, workers: int) -> Non
     assert config["head_node_type"] in config["available_node_types"]
 
 
+def test_ray_up_files__start_every_node_with_the_token() -> None:
+    machines, aws = _load("machines.yaml"), _load("aws.yaml")
+    for node in ("head", "worker"):
+        assert "RAY_AUTH_MODE=token" in machines[f"{node}_start_ray_commands"][-1]
+    assert aws["docker"]["run_options"] == ["--env", "RAY_AUTH_MODE=token"]
+    assert {"~/.ray/auth_token"} == set(machines["file_mounts"]) == set(aws["file_mounts"])
+
+
 @pytest.mark.parametrize("name", ["machines.yaml", "aws.yaml"])
 def test_ray_up_files__have_no_key_that_the_launcher_does_not_know(name: str) -> None:
     config = {**prepare_config(_load(name)), "idle_minutes": 5}

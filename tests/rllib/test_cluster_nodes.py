@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from perceiver_rl.rllib.parcel import CHECKOUT as IMPORTABLE
 from tests.rllib.nodes import Nodes, wait_until
 
 CHECKOUT = Path(__file__).parents[2]
@@ -86,9 +87,10 @@ class Project:
 
     Args:
         folder: Where.
+        checkout: Whether it is a checkout of ours, too, so that nothing of ours lies elsewhere.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, checkout: bool = False) -> None:
         self.folder = folder / "project"
         self.folder.mkdir()
         self.trace = folder / "trace"
@@ -96,6 +98,11 @@ class Project:
         shutil.copy(CHECKOUT / "tests" / "environments.py", self.folder)
         (self.folder / "game.py").write_text(GAME)
         (self.folder / "config.py").write_text(CONFIG.replace("TRACE", repr(str(self.trace))))
+        self.library = self.folder if checkout else CHECKOUT
+        if checkout:
+            shutil.copy(CHECKOUT / "pyproject.toml", self.folder)
+            for name in (*IMPORTABLE, "tests"):
+                shutil.copytree(CHECKOUT / name, self.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def players(self) -> list[Player]:
         lines = self.trace.read_text().splitlines() if self.trace.exists() else []
@@ -114,8 +121,8 @@ class Project:
         """The command at work, as given in a shell of the project."""
         command = [sys.executable, "-c", "from perceiver_rl.cli import main; main()", "train", "config.py"]
         command += ["--out", "run", "--no-pictures", *arguments]
-        # The driver finds this checkout, config and all; nodes find what travels.
-        environment = {**nodes.environment, "PYTHONPATH": str(CHECKOUT), "RAY_BACKEND_LOG_LEVEL": "fatal"}
+        # The driver finds the library, config and all; nodes find what travels.
+        environment = {**nodes.environment, "PYTHONPATH": str(self.library), "RAY_BACKEND_LOG_LEVEL": "fatal"}
         words = self.folder.parent / "words"
         with words.open("wb") as file:
             process = subprocess.Popen(
@@ -148,7 +155,9 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.mark.slow
-def test_cluster_of_one_node__trains_with_the_code_that_travelled(nodes: Nodes, project: Project) -> None:
+@pytest.mark.parametrize("checkout", [False, True], ids=["library elsewhere", "in a checkout"])
+def test_cluster_of_one_node__trains_with_the_code_that_travelled(checkout: bool, nodes: Nodes, tmp_path: Path) -> None:
+    project = Project(tmp_path, checkout=checkout)
     nodes.start_head(num_cpus=1)
     nodes.wait_until_up()
     with project.training(nodes, "--address", nodes.address, "--steps", "600") as training:
