@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.progress import PLAYED, PROGRESS, STEPS, read_progress
+from benchmarks.progress import PLAYED, PROGRESS, STEPS, read_progress, write_records
 
 RUN, EVALUATION = "run.json", "evaluation.json"
 KEPT = (
@@ -52,9 +52,9 @@ class Result:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN).write_text(json.dumps(self.run, indent=2) + "\n")
         (folder / EVALUATION).write_text(json.dumps(self.evaluation, indent=2) + "\n")
-        (folder / PROGRESS).write_text("".join(json.dumps(_trim(record)) + "\n" for record in self.progress))
+        write_records(folder / PROGRESS, map(_trim, self.progress))
         if self.played:
-            (folder / PLAYED).write_text("".join(json.dumps(record) + "\n" for record in self.played))
+            write_records(folder / PLAYED, self.played)
 
 
 def main(

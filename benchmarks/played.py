@@ -8,7 +8,6 @@ are sampled, as in training.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,13 +15,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.progress import PLAYED, STEPS, WIN_RATE
+from benchmarks.progress import PLAYED, STEPS, WIN_RATE, write_records
 from perceiver_rl.display import ProgressDisplay
 from perceiver_rl.evaluation.contests import closing_all, contests_of
 from perceiver_rl.evaluation.trained import find_trained
 from perceiver_rl.rllib.checkpoint import checkpoints_in, load_info
 from perceiver_rl.rllib.run_folder import CHECKPOINTS
-from perceiver_rl.whole_file import write_whole
 
 
 def main(
@@ -47,7 +45,7 @@ def main(
                 raise typer.BadParameter(f"run {run}: got no wins or losses from {summary.env}, expected some")
             info = load_info(checkpoint)
             records.append({STEPS: info.env_steps, "seconds": round(info.seconds, 4), WIN_RATE: summary.win_rate})
-    write_whole(run / PLAYED, "".join(json.dumps(record) + "\n" for record in records))
+    write_records(run / PLAYED, records)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""Read what a training run logged: one record an iteration."""
+"""Read what a training run logged, one record an iteration, and write what is kept of it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from perceiver_rl.whole_file import write_whole
 
 PROGRESS = "progress.jsonl"
 PLAYED = "played.jsonl"
@@ -35,3 +38,8 @@ def read_progress(run: Path, file: str = PROGRESS) -> list[dict[str, float]]:
     if not records:
         raise ValueError(f"{log}: got no records, expected one for each iteration; the run ended before its first")
     return records
+
+
+def write_records(file: Path, records: Iterable[Mapping[str, float]]) -> None:
+    """One record a line, as `read_progress` reads them."""
+    write_whole(file, "".join(json.dumps(record) + "\n" for record in records))

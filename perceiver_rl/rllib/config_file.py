@@ -96,8 +96,8 @@ def apply_overrides(config: AlgorithmConfig, overrides: list[str]) -> None:
     """
     model: dict[str, Any] = {}
     for override in overrides:
-        name, equals, text = override.partition("=")
-        section, dot, key = name.strip().partition(".")
+        _, equals, text = override.partition("=")
+        section, dot, key = setting_of(override).partition(".")
         if not equals or not dot or not key:
             raise ValueError(f"--set {override}: expected section.key=value, e.g. training.lr=3e-4")
         value = literal(text.strip())
@@ -113,6 +113,11 @@ def apply_overrides(config: AlgorithmConfig, overrides: list[str]) -> None:
             raise ValueError(unknown_name(f"--set {override}: unknown section", section, (*SECTIONS, MODEL_SECTION)))
     if model:
         _set_model(config, model)
+
+
+def setting_of(assignment: str) -> str:
+    """The setting that an assignment changes: `training.lr` of `training.lr=3e-4`."""
+    return assignment.partition("=")[0].strip()
 
 
 def _set(config: AlgorithmConfig, section: str, path: str, value: Any) -> None:

@@ -69,6 +69,17 @@ def models(config: AlgorithmConfig) -> dict[str, dict[str, Any]]:
     return {module: model for module, model in found.items() if model is not None}
 
 
+def processes_text(config: AlgorithmConfig) -> str:
+    """A run's env runners and learners, in words; empty if both are in the driver."""
+    runners, learners = config.num_env_runners, config.num_learners
+    parts = []
+    if runners:
+        parts.append(f"{runners} env runner{'s' * (runners > 1)} of {config.num_envs_per_env_runner} environments each")
+    if learners:
+        parts.append(f"{learners} learner{'s' * (learners > 1)}")
+    return ", ".join(parts)
+
+
 def settings_text(settings: RunSettings, config: AlgorithmConfig) -> str:
     """What was asked for on the command line, and what of RLlib's config differs from its defaults, as Markdown."""
     asked = {
@@ -91,14 +102,3 @@ _TOLD_ELSEWHERE = {"env", "rl_module_spec", "seed", "policies"}
 def _first(value: Any) -> Any:
     """The first value of a schedule such as `[[0, 1e-3], [500_000, 0.0]]`; anything else as it is."""
     return value[0][1] if isinstance(value, list) and value and isinstance(value[0], Sequence) else value
-
-
-def processes_text(config: AlgorithmConfig) -> str:
-    """What a run has beside the driver, in words; empty if it has nothing."""
-    runners, learners = config.num_env_runners, config.num_learners
-    parts = []
-    if runners:
-        parts.append(f"{runners} env runner{'s' * (runners > 1)} of {config.num_envs_per_env_runner} environments each")
-    if learners:
-        parts.append(f"{learners} learner{'s' * (learners > 1)}")
-    return ", ".join(parts)

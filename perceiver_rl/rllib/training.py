@@ -25,7 +25,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from perceiver_rl.entities import EntitySchema
 from perceiver_rl.rllib.callbacks import VerbCounts
 from perceiver_rl.rllib.cluster import lose_no_time_over_the_lost, ray_for
-from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for
+from perceiver_rl.rllib.config_file import apply_overrides, load_factory, register_for, setting_of
 from perceiver_rl.rllib.dealing import deal_out_environments
 from perceiver_rl.rllib.learners import SquadLearner
 from perceiver_rl.rllib.metrics import env_steps, flatten
@@ -73,7 +73,7 @@ def build_config(settings: RunSettings) -> AlgorithmConfig:
         config.environment(register_for(config, settings.env))
     config.debugging(seed=settings.seed)
     apply_overrides(config, list(settings.overrides))
-    overridden = {assignment.partition("=")[0] for assignment in settings.overrides}
+    overridden = set(map(setting_of, settings.overrides))
     if "env_runners.num_env_runners" in overridden and "env_runners.num_envs_per_env_runner" not in overridden:
         deal_out_environments(config)
     lose_no_time_over_the_lost(config)

@@ -27,6 +27,7 @@ def num_envs(config: str, *overrides: str) -> int:
         (("env_runners.num_env_runners=4", "learners.num_learners=2"), 64),
         (("env_runners.num_env_runners=4", "training.train_batch_size_per_learner=16384"), 128),
         (("env_runners.num_env_runners=2", "env_runners.num_envs_per_env_runner=32"), 32),
+        (("env_runners.num_env_runners = 2",), 64),
         (("env_runners.num_env_runners=4", "env_runners.rollout_fragment_length=auto"), 128),
     ],
 )
@@ -38,7 +39,8 @@ def test_appo__has_as_many_environments_in_each_env_runner() -> None:
     assert num_envs(APPO) == num_envs(APPO, "env_runners.num_env_runners=4") == 64
 
 
-def test_number_of_environments__that_is_asked_for_is_not_changed() -> None:
-    asked = ("env_runners.num_env_runners=4", "env_runners.num_envs_per_env_runner=128")
+@pytest.mark.parametrize("equals", ["=", " = "])
+def test_number_of_environments__that_is_asked_for_is_not_changed(equals: str) -> None:
+    asked = ("env_runners.num_env_runners=4", f"env_runners.num_envs_per_env_runner{equals}128")
     with pytest.raises(ValueError, match="cannot be achieved with your other settings"):
         num_envs(PPO, *asked)

@@ -107,6 +107,10 @@ def _loss(learner: Learner, batch: dict[str, Any], of: Any = None) -> Tensor:
     )
 
 
+def _require_finite_gradients(learner: Learner) -> None:
+    assert all(torch.isfinite(each.grad).all() for each in _module(learner).policy.parameters() if each.grad is not None)
+
+
 def _logged(learner: Learner, key: str) -> float:
     return float(learner.metrics.peek((DEFAULT_MODULE_ID, key)))
 
@@ -224,7 +228,7 @@ def test_loss__takes_no_notice_of_artificial_steps(learner_class: type[Learner],
     assert losses[0].item() == losses[1].item()
     assert lags[0] == lags[1]
     losses[1].backward()
-    assert all(torch.isfinite(each.grad).all() for each in _module(learner).policy.parameters() if each.grad is not None)
+    _require_finite_gradients(learner)
 
 
 @LEARNERS
@@ -237,7 +241,7 @@ def test_loss__is_finite_where_nobody_is_present(learner_class: type[Learner], m
     assert torch.isfinite(loss)
     assert _logged(learner, POLICY_LOSS_KEY) == 0.0
     loss.backward()
-    assert all(torch.isfinite(each.grad).all() for each in _module(learner).policy.parameters() if each.grad is not None)
+    _require_finite_gradients(learner)
 
 
 @pytest.mark.parametrize("ratio", ["per_actor", "joint"])

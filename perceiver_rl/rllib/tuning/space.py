@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from perceiver_rl.configuration import unknown_name
-from perceiver_rl.rllib.config_file import literal
+from perceiver_rl.rllib.config_file import literal, setting_of
 
 DIGITS = 4
 """Significant digits of a drawn number: a command line that repeats a trial stays readable."""
@@ -93,7 +93,7 @@ def parse_parameters(texts: Sequence[str], fixed: Sequence[str] = ()) -> list[Pa
     parameters = [_parse(text) for text in texts]
     if not parameters:
         raise ValueError(f"--param: got none, expected at least one SECTION.KEY=DISTRIBUTION, e.g. {EXAMPLE}")
-    taken = [("--set", text.partition("=")[0].strip()) for text in fixed]
+    taken = [("--set", setting_of(text)) for text in fixed]
     for parameter in parameters:
         for option, name in taken:
             if f"{parameter.name}.".startswith(f"{name}.") or f"{name}.".startswith(f"{parameter.name}."):
